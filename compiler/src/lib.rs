@@ -1,0 +1,4 @@
+//! Autodiff graph compiler.
+
+pub mod plan;
+pub mod types;

@@ -1,0 +1,42 @@
+//! A linked kernel: WGSL text and the facts needed to bind and launch it.
+
+/// How a kernel uses one storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    ReadWrite,
+}
+
+/// Optional device features a kernel cannot do without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Requirements {
+    /// Subgroup operations.
+    pub subgroups: bool,
+    /// 16-bit floats.
+    pub f16: bool,
+    /// Cooperative matrices.
+    pub cooperative_matrix: bool,
+}
+
+/// A complete WGSL compute module with entry point `main`.
+///
+/// Bindings, all in group 0: binding 0 is a uniform buffer that holds the dispatch's parameter words (a struct of `u32`
+/// and `f32` fields, [`Kernel::param_words`] of them), bindings `1..` are storage buffers in the order of
+/// [`Kernel::bindings`]. Two kernels with equal text are one pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// Short name for traces and errors, for example `gemm_nt`.
+    pub name: String,
+    /// The module as the device sees it.
+    pub wgsl: String,
+    /// Storage bindings `1..`.
+    pub bindings: Vec<Access>,
+    /// Number of 32-bit words in the parameter struct at binding 0.
+    pub param_words: u32,
+    /// Workgroup size.
+    pub workgroup: [u32; 3],
+    /// Features without which the module cannot run.
+    pub requires: Requirements,
+}
