@@ -1,0 +1,256 @@
+//! Every configuration key, once: its name, type, default, limit and help.
+//!
+//! The structs, their defaults, [`SECTIONS`], `config init`, `config show`, unknown-key suggestions and the table in
+//! the documentation derive from this list. Adding a key is one entry here.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::setting::{Kind, Limit, Setting};
+use super::values::*;
+
+/// A table of the configuration file.
+#[derive(Debug)]
+pub struct Section {
+    /// Its name in brackets.
+    pub name: &'static str,
+    /// What it is about.
+    pub help: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+}
+
+/// A key of the configuration file.
+#[derive(Debug)]
+pub struct Key {
+    /// The table it stands in.
+    pub section: &'static str,
+    /// Its name within the table.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub help: &'static str,
+    /// The shape of its value.
+    pub kind: Kind,
+    /// Whether it may stay unset.
+    pub optional: bool,
+    /// Condition on its numbers.
+    pub limit: Limit,
+}
+
+impl Key {
+    /// `section.name`, by which the key is called everywhere outside its table.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// Every key of every section.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        (self.section, self.name) == (other.section, other.name)
+    }
+}
+
+macro_rules! sections {
+    ($(
+        #[doc = $section_help:literal]
+        $section:ident: $Section:ident {
+            $( #[doc = $help:literal] $key:ident: $ty:ty = $default:expr $(, $limit:ident)?; )+
+        }
+    )+) => {
+        /// The whole configuration, resolved and checked.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+        pub struct Config { $( #[doc = $section_help] pub $section: $Section, )+ }
+
+        $(
+            #[doc = concat!("Section `[", stringify!($section), "]`: ", $section_help)]
+            #[derive(Clone, Debug, PartialEq, Serialize)]
+            pub struct $Section { $( #[doc = $help] pub $key: $ty, )+ }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $( $key: $default, )+ }
+                }
+            }
+        )+
+
+        /// Every section, in the order of the documentation.
+        pub static SECTIONS: &[Section] = &[$( Section {
+            name: stringify!($section),
+            help: $section_help.trim_ascii(),
+            keys: &[$( Key {
+                section: stringify!($section),
+                name: stringify!($key),
+                help: $help.trim_ascii(),
+                kind: <$ty as Setting>::KIND,
+                optional: <$ty as Setting>::OPTIONAL,
+                limit: sections!(@limit $($limit)?),
+            }, )+],
+        }, )+];
+
+        impl Config {
+            /// Sets one key from a TOML value. A key that does not exist changes nothing.
+            pub(super) fn set(&mut self, key: &Key, text: &str) -> Result<(), toml::de::Error> {
+                match (key.section, key.name) {
+                    $( $( (stringify!($section), stringify!($key)) => {
+                        self.$section.$key = Setting::parse(text)?;
+                    } )+ )+
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            /// The value of one key, or nothing where it is unset.
+            pub fn get(&self, key: &Key) -> Option<toml::Value> {
+                match (key.section, key.name) {
+                    $( $( (stringify!($section), stringify!($key)) => {
+                        toml::Value::try_from(&self.$section.$key).ok()
+                    } )+ )+
+                    _ => None,
+                }
+            }
+
+            /// Makes every relative path relative to `base`.
+            pub(super) fn rebase(&mut self, base: &Path) {
+                $( $( self.$section.$key.rebase(base); )+ )+
+            }
+        }
+    };
+    (@limit) => { Limit::NONE };
+    (@limit $limit:ident) => { Limit::$limit };
+}
+
+sections! {
+    /// The model to start from.
+    model: ModelConfig {
+        /// Directory of a Hugging Face LLaVA model: config.json, tokenizer.json, *.safetensors.
+        path: PathBuf = "llava".into();
+        /// Adapter directory to continue from: a PEFT adapter and its companion files.
+        adapter: Option<PathBuf> = None;
+    }
+
+    /// Alignment of visual representations.
+    vra: VraConfig {
+        /// Whether the alignment loss is added to the language-model loss.
+        enabled: bool = true;
+        /// Directory of the vision model that provides the targets: config.json, *.safetensors.
+        teacher: PathBuf = "dinov2".into();
+        /// How the hidden states are compared with the targets.
+        objective: Objective = Objective::Cosine;
+        /// What provides the targets.
+        target: VraTarget = VraTarget::Teacher;
+        /// Hidden states that are aligned: 0 is the input of the language model, k the output of its k-th layer.
+        layers: Vec<usize> = vec![16];
+        /// Factor of the alignment loss.
+        weight: f64 = 0.5, NOT_NEGATIVE;
+        /// Width of the alignment projector's two inner layers.
+        projector_dim: usize = 2048, AT_LEAST_ONE;
+        /// One alignment projector per aligned layer instead of one for all.
+        multiple_projectors: bool = false;
+        /// Keep the alignment projector as it was initialised.
+        projector_frozen: bool = false;
+        /// How pictures are normalised for the teacher.
+        pixel_norm: PixelNorm = PixelNorm::Native;
+    }
+
+    /// Re-injection of the visual tokens, an alternative to alignment.
+    residual: ResidualConfig {
+        /// Whether visual tokens are added again inside the language model.
+        enabled: bool = false;
+        /// What is added.
+        source: ResidualSource = ResidualSource::PostProjection;
+        /// Layers after which it is added.
+        layers: Vec<usize> = vec![16];
+        /// Where it is added.
+        positions: ResidualPositions = ResidualPositions::Visual;
+    }
+
+    /// Low-rank adapters of the language model.
+    lora: LoraConfig {
+        /// Rank.
+        r: usize = 128, AT_LEAST_ONE;
+        /// Scale; the adapter's output is multiplied by alpha / r.
+        alpha: f64 = 256.0, POSITIVE;
+        /// Share of the adapter's inputs that are set to zero.
+        dropout: f64 = 0.05, BELOW_ONE;
+        /// Linear maps that get an adapter, inside the language model only.
+        targets: Vec<LoraTarget> = LoraTarget::ALL.to_vec();
+    }
+
+    /// The dataset.
+    data: DataConfig {
+        /// Conversations: a LLaVA JSON array, or one JSON object a line.
+        train: PathBuf = "train.json".into();
+        /// Folder that the records' image paths start from.
+        images: PathBuf = "images".into();
+        /// How a conversation becomes text.
+        template: Template = Template::VicunaV1;
+        /// How a picture becomes square.
+        image_aspect: ImageAspect = ImageAspect::Pad;
+        /// Order in which samples are drawn.
+        order: Order = Order::GroupByModalityLength;
+        /// What happens to a sample that cannot be used.
+        on_bad_sample: OnBadSample = OnBadSample::Fail;
+    }
+
+    /// The training run.
+    train: TrainConfig {
+        /// What is trained: the projector alone, or everything the method names.
+        stage: Stage = Stage::Finetune;
+        /// How the language model is trained.
+        method: Method = Method::Lora;
+        /// Passes over the dataset.
+        epochs: usize = 1;
+        /// Optimiser steps; above 0 it overrides epochs.
+        steps: usize = 0;
+        /// Samples of one micro-batch.
+        batch: usize = 16, AT_LEAST_ONE;
+        /// Micro-batches of one optimiser step.
+        accumulation: usize = 1, AT_LEAST_ONE;
+        /// Peak learning rate of everything but the model's projector.
+        lr: f64 = 2e-4, NOT_NEGATIVE;
+        /// Peak learning rate of the model's projector.
+        projector_lr: f64 = 2e-5, NOT_NEGATIVE;
+        /// Learning rate after warm-up.
+        schedule: Schedule = Schedule::Cosine;
+        /// Share of the steps over which the learning rate rises from 0.
+        warmup_ratio: f64 = 0.03, FRACTION;
+        /// Decoupled weight decay; biases and norms are exempt.
+        weight_decay: f64 = 0.0, NOT_NEGATIVE;
+        /// Decay rates of the two moments of AdamW.
+        betas: [f64; 2] = [0.9, 0.999], BELOW_ONE;
+        /// Added to the root of the second moment.
+        eps: f64 = 1e-8, POSITIVE;
+        /// Gradients are scaled down to this L2 norm over all trainable tensors; 0 is off.
+        max_grad_norm: f64 = 0.0, NOT_NEGATIVE;
+        /// Tokens of a sample, visual tokens included; longer samples are cut.
+        max_length: usize = 2048, AT_LEAST_ONE;
+        /// Storage of frozen weights and activations; arithmetic is f32 or better.
+        precision: Precision = Precision::F32;
+        /// Activations that are computed again in the backward pass to save memory.
+        remat: Remat = Remat::Block;
+        /// Start of every random stream.
+        seed: u64 = 42;
+        /// Steps between checkpoints.
+        save_every: usize = 1000;
+    }
+
+    /// The device that trains.
+    device: DeviceConfig {
+        /// Graphics interface.
+        backend: Backend = Backend::Auto;
+        /// Number, or part of the name, of an adapter that `viral-wgpu devices` lists.
+        adapter: Option<String> = None;
+    }
+
+    /// What the run leaves behind.
+    output: OutputConfig {
+        /// Run folder.
+        dir: PathBuf = "runs/name".into();
+    }
+}

@@ -1,0 +1,208 @@
+//! What a single key cannot check: ranges, values that this version cannot carry out, combinations, and paths.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::path::Path;
+
+use super::keys::{self, Config, Key};
+use crate::error::{Error, Kind, Result};
+
+/// Values that this version carries out. A key that is not listed supports every value it accepts.
+const AVAILABLE: &[(&str, &[&str])] = &[
+    ("vra.objective", &["cosine"]),
+    ("vra.target", &["teacher"]),
+    ("residual.enabled", &["false"]),
+    ("train.stage", &["finetune"]),
+    ("train.method", &["lora"]),
+    ("train.precision", &["f32"]),
+];
+
+/// Whether this version carries out `value` of the key called `path`.
+pub(super) fn is_available(path: &str, value: &str) -> bool {
+    AVAILABLE.iter().find(|(key, _)| *key == path).is_none_or(|(_, values)| values.contains(&value))
+}
+
+impl Config {
+    /// Checks ranges, availability and combinations. `origin` tells where a key was written, for messages.
+    pub(super) fn check_values(&self, origin: &dyn Fn(&Key) -> String) -> Result<()> {
+        for key in keys::all() {
+            let Some(value) = self.get(key) else { continue };
+            check_limit(key, &value, origin)?;
+            check_available(key, &value, origin)?;
+        }
+        self.check_combinations(origin)
+    }
+
+    pub(super) fn check_combinations(&self, origin: &dyn Fn(&Key) -> String) -> Result<()> {
+        let refuse = |path: &str, what: String, why: &str, hint: &str| Error {
+            kind: Kind::Config,
+            what,
+            place: keys::all().find(|key| key.path() == path).map(origin).unwrap_or_default(),
+            why: why.into(),
+            hint: hint.into(),
+        };
+        if self.vra.enabled && self.residual.enabled {
+            return Err(refuse(
+                "residual.enabled",
+                "`vra.enabled` and `residual.enabled` exclude each other".into(),
+                "alignment and re-injection are alternatives",
+                "set one of them to false",
+            ));
+        }
+        let unique = "name each entry once";
+        if self.vra.enabled && self.vra.layers.is_empty() {
+            return Err(refuse(
+                "vra.layers",
+                "`vra.layers` is empty".into(),
+                "alignment needs at least one layer",
+                "name a layer, for example layers = [16], or set vra.enabled = false",
+            ));
+        }
+        if let Some(layer) = repeated(&self.vra.layers) {
+            return Err(refuse("vra.layers", format!("`vra.layers` names {layer} twice"), "layers form a set", unique));
+        }
+        if self.lora.targets.is_empty() {
+            return Err(refuse(
+                "lora.targets",
+                "`lora.targets` is empty".into(),
+                "method \"lora\" trains the adapters of the linear maps named here",
+                "name at least one, for example targets = [\"q_proj\", \"v_proj\"]",
+            ));
+        }
+        if let Some(target) = repeated(&self.lora.targets) {
+            return Err(refuse(
+                "lora.targets",
+                format!("`lora.targets` names {target} twice"),
+                "a map has one adapter",
+                unique,
+            ));
+        }
+        if self.train.epochs == 0 && self.train.steps == 0 {
+            return Err(refuse(
+                "train.epochs",
+                "nothing to train".into(),
+                "`train.epochs` and `train.steps` are both 0",
+                "set one of them to 1 or more",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that what the configuration points to is there. What the files hold is checked when they are read.
+    pub fn check_paths(&self) -> Result<()> {
+        const CONFIG: &str = "config.json";
+        let weights = "config.json and *.safetensors";
+        let llava = "config.json, tokenizer.json and *.safetensors of a Hugging Face LLaVA model";
+        require_dir("model.path", &self.model.path, Kind::Model, CONFIG, llava)?;
+        if let Some(adapter) = &self.model.adapter {
+            let expected = "adapter_config.json and adapter_model.safetensors as PEFT writes them";
+            require_dir("model.adapter", adapter, Kind::Model, "adapter_config.json", expected)?;
+        }
+        if self.vra.enabled {
+            let expected = format!("{weights} of the vision model that provides the targets");
+            require_dir("vra.teacher", &self.vra.teacher, Kind::Model, CONFIG, &expected)?;
+        }
+        require_file("data.train", &self.data.train, "a LLaVA JSON array, or one JSON object a line")
+    }
+}
+
+fn check_limit(key: &Key, value: &toml::Value, origin: &dyn Fn(&Key) -> String) -> Result<()> {
+    let Some(number) = numbers(value).into_iter().find(|&number| !(key.limit.holds)(number)) else { return Ok(()) };
+    let allowed = if key.limit.text.is_empty() { "a finite number" } else { key.limit.text };
+    Err(Error {
+        kind: Kind::Config,
+        what: format!("`{}` cannot be {number}", key.path()),
+        place: origin(key),
+        why: format!("it must be {allowed}"),
+        hint: format!("{}: {}", key.path(), key.help),
+    })
+}
+
+fn check_available(key: &Key, value: &toml::Value, origin: &dyn Fn(&Key) -> String) -> Result<()> {
+    let path = key.path();
+    let value = match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let Some((_, available)) = AVAILABLE.iter().find(|(key, values)| *key == path && !values.contains(&&*value)) else {
+        return Ok(());
+    };
+    Err(Error {
+        kind: Kind::Config,
+        what: format!("`{path}` = {value} is not available in this version"),
+        place: origin(key),
+        why: "the value belongs to the format, but nothing carries it out yet".into(),
+        hint: format!("available: {}", available.join(", ")),
+    })
+}
+
+fn numbers(value: &toml::Value) -> Vec<f64> {
+    match value {
+        toml::Value::Integer(number) => vec![*number as f64],
+        toml::Value::Float(number) => vec![*number],
+        toml::Value::Array(values) => values.iter().flat_map(numbers).collect(),
+        toml::Value::String(_) | toml::Value::Boolean(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => vec![],
+    }
+}
+
+fn repeated<T: Copy + Eq + Hash>(items: &[T]) -> Option<T> {
+    let mut seen = HashSet::new();
+    items.iter().copied().find(|&item| !seen.insert(item))
+}
+
+fn require_dir(key: &str, path: &Path, kind: Kind, file: &str, expected: &str) -> Result<()> {
+    let why = if path.join(file).is_file() {
+        return Ok(());
+    } else if path.is_dir() {
+        format!("the folder holds no {file}")
+    } else if path.exists() {
+        "this is a file, not a folder".into()
+    } else {
+        "there is no such folder".into()
+    };
+    Err(missing(key, path, kind, why, expected))
+}
+
+fn require_file(key: &str, path: &Path, expected: &str) -> Result<()> {
+    let why = if path.is_file() {
+        return Ok(());
+    } else if path.is_dir() {
+        "this is a folder, not a file"
+    } else {
+        "there is no such file"
+    };
+    Err(missing(key, path, Kind::Data, why.into(), expected))
+}
+
+fn missing(key: &str, path: &Path, kind: Kind, why: String, expected: &str) -> Error {
+    Error {
+        kind,
+        what: format!("`{key}` leads nowhere"),
+        place: path.display().to_string(),
+        why: format!("{why}; expected {expected}"),
+        hint: format!("correct `{key}` in the configuration (relative paths start from its folder)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_values_are_values_of_their_keys_and_defaults_are_available() {
+        let defaults = Config::default();
+        for (path, values) in AVAILABLE {
+            let key = keys::all().find(|key| key.path() == *path).unwrap_or_else(|| panic!("no key {path}"));
+            for value in *values {
+                let text = if key.kind.is_text() { format!("{value:?}") } else { (*value).to_string() };
+                assert!(Config::default().set(key, &text).is_ok(), "{path} does not accept {value}");
+            }
+            assert!(check_available(key, &defaults.get(key).unwrap(), &|_| String::new()).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_within_their_limits() {
+        assert_eq!(Config::default().check_values(&|_| String::new()), Ok(()));
+    }
+}

@@ -1,0 +1,159 @@
+//! The words that configuration keys accept. Adding one is one line here.
+
+use super::setting::choices;
+
+choices! {
+    /// How the hidden states are compared with the target.
+    Objective {
+        /// Mean of the negative cosine per visual token, through a projector.
+        Cosine = "cosine",
+        /// Mean squared difference of the self-similarity matrices.
+        Relation = "relation",
+    }
+
+    /// What the hidden states are aligned with.
+    VraTarget {
+        /// A second, frozen vision model.
+        Teacher = "teacher",
+        /// The features of the model's own vision encoder.
+        Encoder = "encoder",
+        /// The projected features of the model's own vision encoder.
+        PostProjection = "post_projection",
+    }
+
+    /// How the pictures are normalised before the teacher sees them.
+    PixelNorm {
+        /// With the teacher's own mean and deviation.
+        Native = "native",
+        /// As for the model's vision encoder.
+        Inherit = "inherit",
+    }
+
+    /// What is added again in the middle of the language model.
+    ResidualSource {
+        /// The visual tokens after the model's projector.
+        PostProjection = "post_projection",
+        /// The features of the vision encoder, through a projector of their own.
+        PreProjection = "pre_projection",
+    }
+
+    /// Where the residual is added.
+    ResidualPositions {
+        /// At visual tokens only.
+        Visual = "visual",
+        /// At every token.
+        All = "all",
+    }
+
+    /// A linear map inside every layer of the language model.
+    LoraTarget {
+        /// Attention queries.
+        QProj = "q_proj",
+        /// Attention keys.
+        KProj = "k_proj",
+        /// Attention values.
+        VProj = "v_proj",
+        /// Attention output.
+        OProj = "o_proj",
+        /// Gate of the feed-forward network.
+        GateProj = "gate_proj",
+        /// First map of the feed-forward network.
+        UpProj = "up_proj",
+        /// Last map of the feed-forward network.
+        DownProj = "down_proj",
+    }
+
+    /// How a conversation becomes text.
+    Template {
+        /// Vicuna 1.5: USER and ASSISTANT, each answer ends with `</s>`.
+        VicunaV1 = "vicuna_v1",
+        /// The same with the system text of LLaVA 1.
+        LlavaV1 = "llava_v1",
+        /// The same text as `llava_v1`, each answer ends with `<|im_end|>`.
+        Qwen2 = "qwen_2",
+        /// Picture and caption only, as in projector pretraining.
+        Plain = "plain",
+    }
+
+    /// How a picture becomes square.
+    ImageAspect {
+        /// Pad with the mean colour.
+        Pad = "pad",
+        /// Resize the short side and cut out the centre.
+        Square = "square",
+    }
+
+    /// The order in which samples are drawn.
+    Order {
+        /// As in the file.
+        Sequential = "sequential",
+        /// A new random order each epoch.
+        Shuffled = "shuffled",
+        /// Random, but each batch holds rows of one modality and similar length.
+        GroupByModalityLength = "group_by_modality_length",
+    }
+
+    /// What happens to a sample that cannot be used.
+    OnBadSample {
+        /// Stop and name it.
+        Fail = "fail",
+        /// Leave it out, and report how many were left out.
+        Skip = "skip",
+    }
+
+    /// The training stage, which decides what is trained.
+    Stage {
+        /// Only the projector.
+        Pretrain = "pretrain",
+        /// The language model, the projector and the alignment projector.
+        Finetune = "finetune",
+    }
+
+    /// How the language model is trained.
+    Method {
+        /// Low-rank adapters on its linear maps.
+        Lora = "lora",
+        /// Every weight.
+        Full = "full",
+    }
+
+    /// The learning rate over the run, after warm-up.
+    Schedule {
+        /// Falls to 0 along half a cosine.
+        Cosine = "cosine",
+        /// Stays.
+        Constant = "constant",
+    }
+
+    /// How frozen weights and activations are stored; arithmetic is f32 or better.
+    Precision {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// 16-bit floats with the range of f32.
+        Bf16 = "bf16",
+    }
+
+    /// Which activations are computed again in the backward pass instead of being kept.
+    Remat {
+        /// None.
+        None = "none",
+        /// All within a decoder layer.
+        Block = "block",
+        /// Those that cost little.
+        Cheap = "cheap",
+    }
+
+    /// The graphics interface by which a device is reached.
+    Backend {
+        /// The first that has a device.
+        Auto = "auto",
+        /// Vulkan (Linux, Windows, Android).
+        Vulkan = "vulkan",
+        /// Metal (macOS, iOS).
+        Metal = "metal",
+        /// Direct3D 12 (Windows).
+        Dx12 = "dx12",
+        /// OpenGL and OpenGL ES.
+        Gl = "gl",
+    }
+}
