@@ -1,0 +1,200 @@
+"""LLaVA with LoRA, the frozen teacher and the alignment projectors: one micro-batch forward."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel, Dinov2Model, LlavaForConditionalGeneration
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from data import IGNORE, IMAGE, Sample
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LANGUAGE_LINEARS = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.({})"
+
+
+@dataclass
+class Output:
+    """What one micro-batch yields. B rows, T the longest row, N visual tokens an image."""
+
+    loss: Tensor
+    lm: Tensor
+    vra: Tensor
+    lengths: list[int]
+    labels: Tensor  # (B, T), IGNORE beyond a row's length
+    hidden: tuple[Tensor, ...]  # L + 1 of (B, T, D); the last one is normalised
+    logits: Tensor  # (B, T, V)
+    features: list[Tensor | None]  # a row's CLIP features (N, Dz)
+    targets: list[Tensor | None]  # a contributing row's teacher features (N, d)
+
+
+class AlignmentProjector(nn.Module):
+    def __init__(self, width: int, middle: int, teacher_width: int):
+        super().__init__()
+        self.projector = nn.Sequential(
+            nn.Linear(width, middle), nn.SiLU(), nn.Linear(middle, middle), nn.SiLU(), nn.Linear(middle, teacher_width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projector(x)
+
+
+class Network(nn.Module):
+    """Built from the directories that `config` names; `adapter` overrides the configured starting point."""
+
+    def __init__(self, config: dict, adapter: Path | None):
+        super().__init__()
+        self.vra, self.max_length = config["vra"], config["train"]["max_length"]
+        path = Path(config["model"]["path"])
+        self.processor = CLIPImageProcessorPil.from_pretrained(path)
+        base = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+        lora = config["lora"]
+        assert lora["dropout"] == 0, "a random mask has no reference"
+        self.peft = get_peft_model(
+            base,
+            LoraConfig(
+                r=lora["r"],
+                lora_alpha=lora["alpha"],
+                target_modules=LANGUAGE_LINEARS.format("|".join(lora["targets"])),
+                task_type="CAUSAL_LM",
+            ),
+        )
+        self.llava: LlavaForConditionalGeneration = self.peft.base_model.model
+        self.llava.model.multi_modal_projector.requires_grad_(True)
+
+        self.teacher: Dinov2Model | None = None
+        self.alignment_projector: nn.Module | None = None
+        if self.vra["enabled"]:
+            self.teacher = AutoModel.from_pretrained(self.vra["teacher"], dtype=torch.float32, attn_implementation="eager")
+            self.teacher.requires_grad_(False)
+            sizes = (base.config.text_config.hidden_size, self.vra["projector_dim"], self.teacher.config.hidden_size)
+            if self.vra["multiple_projectors"]:
+                self.alignment_projector = nn.ModuleList(AlignmentProjector(*sizes) for _ in self.vra["layers"])
+            else:
+                self.alignment_projector = AlignmentProjector(*sizes)
+            self.alignment_projector.requires_grad_(not self.vra["projector_frozen"])
+        if adapter is not None:
+            self.load_adapter(adapter)
+        self.eval()
+
+    def load_adapter(self, folder: Path) -> None:
+        """Loads an adapter directory with its companion files; any key without a counterpart is an error."""
+        adapter = json.loads((folder / "adapter_config.json").read_text())
+        ours = self.peft.peft_config["default"]
+        assert (adapter["r"], adapter["lora_alpha"]) == (ours.r, ours.lora_alpha), "adapter and configuration differ"
+        lora = load_file(folder / "adapter_model.safetensors")
+        # Adapters made by old library versions carry the old module path.
+        lora = {key.replace("language_model.model.", "model.language_model."): value for key, value in lora.items()}
+        expected = {name for name in self.trainable() if "lora_" in name}
+        assert set(lora) == expected, sorted(set(lora) ^ expected)
+        set_peft_model_state_dict(self.peft, lora)
+        load_strictly(self.llava.model.multi_modal_projector, folder / "mm_projector.safetensors", "multi_modal_projector.")
+        if self.alignment_projector is not None:
+            load_strictly(self.alignment_projector, folder / "alignment_projector.safetensors", "alignment_projector.")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Every trained tensor under its name in the adapter directory."""
+        named = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                name = name.removeprefix("peft.").replace(".default.", ".")
+                named[name.removeprefix("base_model.model.model.") if "multi_modal_projector" in name else name] = parameter
+        return dict(sorted(named.items()))
+
+    def forward(self, samples: list[Sample], pixels: list[Tensor | None]) -> Output:
+        rows, labels, visual, features = zip(*(self.splice(s, p) for s, p in zip(samples, pixels)))
+        lengths = [len(row) for row in rows]
+        embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T, D)
+        labels = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # (B, T)
+        positions = torch.arange(embeds.shape[1])
+        mask = (positions < torch.tensor(lengths)[:, None]).long()
+        decoder = self.llava.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(positions * mask),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        hidden = decoder.hidden_states
+        # Entry L of the tuple is the state after the final norm, all others are the raw residual stream.
+        assert hidden[-1] is decoder.last_hidden_state
+        logits = self.llava.lm_head(hidden[-1])
+        assert (labels != IGNORE).any(), "a micro-batch without a target has no mean"
+        lm = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+        vra, targets = self.alignment(hidden, visual, pixels)
+        return Output(lm + self.vra["weight"] * vra, lm, vra, lengths, labels, hidden, logits, list(features), targets)
+
+    def splice(self, sample: Sample, pixels: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Embeddings (T, D) with the image's rows in place, labels (T,), mask of visual positions (T,), CLIP features."""
+        embed = self.llava.get_input_embeddings()
+        features = None if pixels is None else self.clip_features(pixels)
+        rows, labels, visual = [], [], []
+        for token, label in zip(sample.ids, sample.labels):
+            if token == IMAGE:
+                row = self.llava.model.multi_modal_projector(features)  # (N, D)
+            else:
+                row = embed(torch.tensor([token]))
+            rows.append(row)
+            labels += [label] * len(row)
+            visual += [token == IMAGE] * len(row)
+        n = self.max_length
+        return torch.cat(rows)[:n], torch.tensor(labels)[:n], torch.tensor(visual)[:n], features
+
+    @torch.no_grad()
+    def clip_features(self, pixels: Tensor) -> Tensor:
+        """Hidden state -2 of the vision tower without the class token. (N, Dz)"""
+        config = self.llava.config
+        assert config.vision_feature_select_strategy == "default"
+        states = self.llava.model.vision_tower(pixels[None], output_hidden_states=True).hidden_states
+        return states[config.vision_feature_layer][0, 1:]
+
+    def alignment(
+        self, hidden: tuple[Tensor, ...], visual: tuple[Tensor, ...], pixels: list[Tensor | None]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Mean over contributing rows and target layers of -cos(P(h), y); 0 if no row contributes.
+
+        A row contributes if it holds exactly one image's visual tokens after truncation.
+        """
+        targets: list[Tensor | None] = [None] * len(visual)
+        if self.alignment_projector is None:
+            return torch.zeros(()), targets
+        losses = []
+        for b, at in enumerate(visual):
+            if pixels[b] is None or at.sum() != self.grid() ** 2:
+                continue
+            targets[b] = self.teacher_features(pixels[b])
+            for j, layer in enumerate(self.vra["layers"]):
+                projector = self.alignment_projector
+                projector = projector[j] if self.vra["multiple_projectors"] else projector
+                states = projector(hidden[layer][b, : len(at)][at])  # (N, d)
+                cosine = (F.normalize(states, dim=-1) * F.normalize(targets[b], dim=-1)).sum(-1)
+                losses.append(-cosine.mean())
+        return torch.stack(losses).mean() if losses else torch.zeros(()), targets
+
+    @torch.no_grad()
+    def teacher_features(self, pixels: Tensor) -> Tensor:
+        """Patch tokens after the final norm, for an input that gives the grid of the visual tokens. (N, d)"""
+        if self.vra["pixel_norm"] == "native":
+            mean, std = (torch.tensor(v)[:, None, None] for v in (self.processor.image_mean, self.processor.image_std))
+            ours, scale = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+            pixels = (pixels * std + mean - ours) / scale
+        side = self.grid() * self.teacher.config.patch_size
+        pixels = F.interpolate(pixels[None], size=(side, side), mode="bilinear", align_corners=False)
+        return self.teacher(pixels).last_hidden_state[0, 1:]
+
+    def grid(self) -> int:
+        """Visual tokens along one side of an image."""
+        vision = self.llava.config.vision_config
+        return vision.image_size // vision.patch_size
+
+
+def load_strictly(module: nn.Module, file: Path, prefix: str) -> None:
+    tensors = load_file(file)
+    assert all(key.startswith(prefix) for key in tensors), sorted(tensors)
+    module.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items()}, strict=True)

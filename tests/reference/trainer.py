@@ -1,0 +1,175 @@
+"""The training loop: configuration, optimiser groups, schedule, accumulation, clipping."""
+
+import copy
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from data import IGNORE, load_pixels, load_samples
+from network import Network, Output
+
+torch.use_deterministic_algorithms(True)
+# The order of a sum depends on the number of threads.
+torch.set_num_threads(1)
+
+DEFAULTS = {
+    "model": {"path": "llava", "adapter": None},
+    "vra": {
+        "enabled": True,
+        "teacher": "dinov2",
+        "objective": "cosine",
+        "target": "teacher",
+        "layers": [16],
+        "weight": 0.5,
+        "projector_dim": 2048,
+        "multiple_projectors": False,
+        "projector_frozen": False,
+        "pixel_norm": "native",
+    },
+    "lora": {
+        "r": 128,
+        "alpha": 256,
+        "dropout": 0.05,
+        "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    },
+    "data": {
+        "train": "train.json",
+        "images": "images",
+        "template": "vicuna_v1",
+        "image_aspect": "pad",
+        "order": "group_by_modality_length",
+    },
+    "train": {
+        "epochs": 1,
+        "steps": 0,
+        "batch": 16,
+        "accumulation": 1,
+        "lr": 2e-4,
+        "projector_lr": 2e-5,
+        "schedule": "cosine",
+        "warmup_ratio": 0.03,
+        "weight_decay": 0.0,
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "max_grad_norm": 0.0,
+        "max_length": 2048,
+        "precision": "bf16",
+    },
+}
+
+
+@dataclass
+class Step:
+    """One optimiser step; the names are those of `metrics.jsonl`."""
+
+    step: int
+    loss: float
+    loss_lm: float
+    loss_vra: float
+    grad_norm: float
+    lr: float
+    lr_projector: float
+    tokens: int
+    supervised_tokens: int
+
+
+def read_config(path: Path) -> dict:
+    """The configuration with defaults filled in and paths made absolute."""
+    given = tomllib.loads(path.read_text())
+    config = copy.deepcopy(DEFAULTS)
+    for section, values in given.items():
+        config.setdefault(section, {}).update(values)
+    for section, key in [("model", "path"), ("model", "adapter"), ("vra", "teacher"), ("data", "train"), ("data", "images")]:
+        if config[section][key] is not None:
+            config[section][key] = str((path.parent / config[section][key]).resolve())
+    fixed = [("vra", "objective", "cosine"), ("vra", "target", "teacher"), ("data", "order", "sequential")]
+    fixed += [("train", "schedule", "cosine"), ("train", "precision", "f32")]
+    for section, key, value in fixed:
+        assert config[section][key] == value, f"{section}.{key}: the reference knows {value!r} only"
+    return config
+
+
+class Trainer:
+    def __init__(self, config: dict, adapter: Path | None = None):
+        self.options, self.data = config["train"], config["data"]
+        start = adapter or (config["model"]["adapter"] and Path(config["model"]["adapter"]))
+        self.network = Network(config, start)
+        tokenizer = Tokenizer.from_file(str(Path(config["model"]["path"]) / "tokenizer.json"))
+        self.samples = load_samples(Path(self.data["train"]), tokenizer, self.data["template"])
+        global_batch = self.options["batch"] * self.options["accumulation"]
+        assert len(self.samples) % global_batch == 0, "the end of an epoch must not split a step"
+        self.steps = self.options["steps"] or self.options["epochs"] * len(self.samples) // global_batch
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """Four groups, {projector, rest} x {decay, no decay}; biases (there are no trained norms) do not decay."""
+        o = self.options
+        groups = []
+        for lr, is_projector in [(o["lr"], False), (o["projector_lr"], True)]:
+            for decay, is_bias in [(o["weight_decay"], False), (0.0, True)]:
+                parameters = [
+                    parameter
+                    for name, parameter in self.network.trainable().items()
+                    if name.startswith("multi_modal_projector") == is_projector and name.endswith("bias") == is_bias
+                ]
+                groups.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
+        return torch.optim.AdamW([g for g in groups if g["params"]], betas=tuple(o["betas"]), eps=o["eps"], foreach=False)
+
+    def run(self) -> Iterator[tuple[Step, list[Output]]]:
+        """Yields after the backward passes of each step and before the update; gradients are those before clipping."""
+        o, parameters = self.options, self.network.trainable().values()
+        for step in range(self.steps):
+            # A parameter without gradient in a step still takes part in it, with gradient zero.
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            outputs = []
+            for micro in range(o["accumulation"]):
+                output = self.micro_batch(step * o["accumulation"] + micro)
+                (output.loss / o["accumulation"]).backward()
+                outputs.append(output)
+            factor = schedule(step, self.steps, o["warmup_ratio"])
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in parameters]))
+            mean = lambda name: sum(getattr(out, name).item() for out in outputs) / len(outputs)
+            yield (
+                Step(
+                    step=step,
+                    loss=mean("loss"),
+                    loss_lm=mean("lm"),
+                    loss_vra=mean("vra"),
+                    grad_norm=norm.item(),
+                    lr=o["lr"] * factor,
+                    lr_projector=o["projector_lr"] * factor,
+                    tokens=sum(sum(out.lengths) for out in outputs),
+                    supervised_tokens=sum((out.labels != IGNORE).sum().item() for out in outputs),
+                ),
+                outputs,
+            )
+            if o["max_grad_norm"] > 0:
+                torch.nn.utils.clip_grad_norm_(parameters, o["max_grad_norm"])
+            self.optimizer.step()
+
+    def micro_batch(self, index: int) -> Output:
+        """Forward of the `index`-th micro-batch; the records are gone through in order, again and again."""
+        first = index * self.options["batch"]
+        samples = [self.samples[(first + i) % len(self.samples)] for i in range(self.options["batch"])]
+        return self.network(samples, [self.pixels(sample.image) for sample in samples])
+
+    def pixels(self, image: str | None) -> torch.Tensor | None:
+        if image is None:
+            return None
+        return load_pixels(self.network.processor, Path(self.data["images"]) / image, self.data["image_aspect"])
+
+
+def schedule(step: int, steps: int, warmup_ratio: float) -> float:
+    """Linear warm-up from 0, then half a cosine to 0."""
+    warmup = math.ceil(warmup_ratio * steps)
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
