@@ -1,0 +1,257 @@
+//! Which adapters there are, and which one a user means.
+
+use std::fmt;
+use std::str::FromStr;
+
+use viral_shaders::Target;
+
+use crate::capabilities::{self, CooperativeShape, Timestamps};
+use crate::{Error, blocking};
+
+/// A graphics interface, or the choice among those the platform has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// Whatever has the best adapter.
+    #[default]
+    Auto,
+    /// Vulkan: Linux, Windows, Android.
+    Vulkan,
+    /// Metal: macOS, iOS.
+    Metal,
+    /// Direct3D 12: Windows.
+    Dx12,
+    /// OpenGL: a fallback without subgroups and 16-bit floats.
+    Gl,
+}
+
+/// A backend name that is none of `auto`, `vulkan`, `metal`, `dx12`, `gl`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown backend `{0}`; known: auto, vulkan, metal, dx12, gl")]
+pub struct UnknownBackend(pub String);
+
+/// What kind of hardware an adapter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AdapterKind {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU seen through a virtual machine.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// A software device.
+    Cpu,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdapterChoice {
+    /// Interface to use.
+    pub backend: Backend,
+    /// Part of the adapter's name, in any case, or its index in [`list`]; `None` takes the best one.
+    pub adapter: Option<String>,
+}
+
+/// One adapter as `viral-wgpu devices` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterReport {
+    /// Position in [`list`], which is best first; valid as [`AdapterChoice::adapter`].
+    pub index: usize,
+    /// The driver's name for the hardware.
+    pub name: String,
+    /// Interface through which it is reached.
+    pub backend: Backend,
+    /// Kind of hardware.
+    pub kind: AdapterKind,
+    /// Driver name and version.
+    pub driver: String,
+    /// What a device of this adapter can do.
+    pub target: Target,
+    /// How finely it can measure time.
+    pub timestamps: Timestamps,
+    /// Compiled pipelines can be kept on disk.
+    pub pipeline_cache: bool,
+    /// Cooperative matrix products it lists.
+    pub cooperative_matrix: Vec<CooperativeShape>,
+    /// Why it cannot run plans, if it cannot.
+    pub unsuitable: Option<String>,
+}
+
+/// All adapters of this machine, best first: by kind, then by interface.
+///
+/// Opens no device. An empty list means that there is no driver.
+pub fn list() -> Vec<AdapterReport> {
+    enumerate().into_iter().map(|(_, report)| report).collect()
+}
+
+impl Backend {
+    /// The name a user types.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Auto => "auto",
+            Backend::Vulkan => "vulkan",
+            Backend::Metal => "metal",
+            Backend::Dx12 => "dx12",
+            Backend::Gl => "gl",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        [Backend::Auto, Backend::Vulkan, Backend::Metal, Backend::Dx12, Backend::Gl]
+            .into_iter()
+            .find(|backend| backend.name().eq_ignore_ascii_case(text))
+            .ok_or_else(|| UnknownBackend(text.to_owned()))
+    }
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AdapterKind::Discrete => "discrete GPU",
+            AdapterKind::Integrated => "integrated GPU",
+            AdapterKind::Virtual => "virtual GPU",
+            AdapterKind::Other => "other",
+            AdapterKind::Cpu => "software (CPU)",
+        })
+    }
+}
+
+impl fmt::Display for AdapterReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.index, self.name, self.backend)
+    }
+}
+
+/// Finds the adapter that `choice` means.
+///
+/// # Errors
+/// [`Error::NoDevice`], [`Error::UnknownAdapter`] or [`Error::UnsuitableAdapter`].
+pub(crate) fn choose(choice: &AdapterChoice) -> Result<(wgpu::Adapter, AdapterReport), Error> {
+    let mut adapters = enumerate();
+    adapters.retain(|(_, report)| choice.backend == Backend::Auto || report.backend == choice.backend);
+    let reports: Vec<_> = adapters.iter().map(|(_, report)| report).collect();
+    let position = pick(choice, &reports)?;
+    Ok(adapters.swap_remove(position))
+}
+
+/// Opens wgpu's stand-in for a device, which accepts and checks every command and computes nothing.
+pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterReport), Error> {
+    let options = wgpu::NoopBackendOptions {
+        limits: Some(wgpu::Limits::default()),
+        features: Some(wgpu::Features::empty()),
+        ..wgpu::NoopBackendOptions::enabled()
+    };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::NOOP,
+        backend_options: wgpu::BackendOptions { noop: options, ..Default::default() },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapter = blocking::wait(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
+    let adapter = adapter.ok_or_else(|| Error::NoDevice { backend: "noop".to_owned() })?;
+    let report = report(&adapter, Backend::Auto);
+    Ok((adapter, report))
+}
+
+/// Position in `reports` (best first, already of the chosen backend) of the one that `choice` means.
+fn pick(choice: &AdapterChoice, reports: &[&AdapterReport]) -> Result<usize, Error> {
+    if reports.is_empty() {
+        return Err(Error::NoDevice { backend: choice.backend.to_string() });
+    }
+    let matches = |report: &AdapterReport| match &choice.adapter {
+        None => true,
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(index) => report.index == index,
+            Err(_) => report.name.to_lowercase().contains(&wanted.to_lowercase()),
+        },
+    };
+    let matching: Vec<usize> = (0..reports.len()).filter(|&i| matches(reports[i])).collect();
+    let Some(&first) = matching.first() else {
+        return Err(Error::UnknownAdapter {
+            wanted: choice.adapter.clone().unwrap_or_default(),
+            available: reports.iter().map(|report| report.to_string()).collect(),
+        });
+    };
+    match matching.iter().find(|&&i| reports[i].unsuitable.is_none()) {
+        Some(&position) => Ok(position),
+        None => Err(Error::UnsuitableAdapter {
+            adapter: reports[first].name.clone(),
+            why: reports[first].unsuitable.clone().unwrap_or_default(),
+        }),
+    }
+}
+
+fn enumerate() -> Vec<(wgpu::Adapter, AdapterReport)> {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::GL;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        // No debug layers: this crate checks plans before the driver sees them.
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut adapters: Vec<_> = blocking::wait(instance.enumerate_adapters(backends))
+        .into_iter()
+        .filter_map(|adapter| {
+            let backend = match adapter.get_info().backend {
+                wgpu::Backend::Vulkan => Backend::Vulkan,
+                wgpu::Backend::Metal => Backend::Metal,
+                wgpu::Backend::Dx12 => Backend::Dx12,
+                wgpu::Backend::Gl => Backend::Gl,
+                wgpu::Backend::Noop | wgpu::Backend::BrowserWebGpu => return None,
+            };
+            let report = report(&adapter, backend);
+            Some((adapter, report))
+        })
+        .collect();
+    // A stable sort: adapters that are equal in rank stay in the driver's order.
+    adapters.sort_by_key(|(_, report)| (report.kind, backend_rank(report.backend)));
+    for (index, (_, report)) in adapters.iter_mut().enumerate() {
+        report.index = index;
+    }
+    adapters
+}
+
+/// Native interfaces before the translated one.
+fn backend_rank(backend: Backend) -> u32 {
+    match backend {
+        Backend::Metal => 0,
+        Backend::Vulkan => 1,
+        Backend::Dx12 => 2,
+        Backend::Gl => 3,
+        Backend::Auto => 4,
+    }
+}
+
+fn report(adapter: &wgpu::Adapter, backend: Backend) -> AdapterReport {
+    let info = adapter.get_info();
+    let features = adapter.features();
+    let target = capabilities::target(&info, features, &adapter.limits());
+    AdapterReport {
+        index: 0,
+        name: if info.name.is_empty() { "unnamed".to_owned() } else { info.name },
+        backend,
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Other => AdapterKind::Other,
+            wgpu::DeviceType::Cpu => AdapterKind::Cpu,
+        },
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        timestamps: capabilities::timestamps(features),
+        pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
+        cooperative_matrix: capabilities::cooperative_shapes(adapter),
+        unsuitable: capabilities::unsuitable(adapter, &target),
+        target,
+    }
+}

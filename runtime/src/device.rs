@@ -1,0 +1,239 @@
+//! An open device: the one handle through which memory, pipelines and submissions go.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use viral_shaders::{Kernel, Target};
+
+use crate::adapter::{self, AdapterChoice, AdapterReport};
+use crate::buffer::Accounts;
+use crate::capabilities::{self, Timestamps};
+use crate::health::Health;
+use crate::pipeline::Pipelines;
+use crate::profile::Profiler;
+use crate::submission::Submission;
+use crate::transfer::Transfers;
+use crate::{Error, MemoryUsage, blocking, trusted};
+
+/// Which run-time checks are compiled into kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Checks {
+    /// All: every access stays inside its binding, every loop ends, no division traps.
+    #[default]
+    Full,
+    /// Only that every access stays inside its binding.
+    Bounds,
+    /// None that the driver does not make by itself. For kernels that have been run with checks on the same shapes.
+    Off,
+}
+
+/// How to open a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Run-time checks in kernels.
+    pub checks: Checks,
+    /// Bytes of device memory this program may use; beyond it, allocations fail as if the device were full.
+    pub memory_limit: Option<u64>,
+    /// Ask for cooperative matrices, which wgpu still calls experimental.
+    pub cooperative_matrix: bool,
+    /// Folder in which compiled pipelines are kept between runs, where the driver supports that.
+    pub pipeline_cache: Option<PathBuf>,
+}
+
+/// An open device. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: AdapterReport,
+    target: Target,
+    features: wgpu::Features,
+    checks: Checks,
+    health: Arc<Health>,
+    accounts: Arc<Accounts>,
+    pipelines: Pipelines,
+    transfers: Mutex<Transfers>,
+    profiler: Mutex<Option<Profiler>>,
+}
+
+impl Device {
+    /// Opens the adapter that `choice` means, with all its limits and every optional feature that kernels can use.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::UnknownAdapter`], [`Error::UnsuitableAdapter`], [`Error::DeviceRefused`].
+    pub fn open(choice: &AdapterChoice, options: &DeviceOptions) -> Result<Self, Error> {
+        let (adapter, report) = adapter::choose(choice)?;
+        Self::from_adapter(adapter, report, options)
+    }
+
+    /// A device that checks every command against WebGPU's default limits and computes nothing: reads return zeros or what
+    /// was written. For tests and for planning without a GPU.
+    ///
+    /// # Errors
+    /// [`Error::DeviceRefused`], which does not happen with a wgpu that was built with its `noop` feature.
+    pub fn noop(options: &DeviceOptions) -> Result<Self, Error> {
+        let (adapter, report) = adapter::noop()?;
+        Self::from_adapter(adapter, report, options)
+    }
+
+    fn from_adapter(adapter: wgpu::Adapter, report: AdapterReport, options: &DeviceOptions) -> Result<Self, Error> {
+        let mut wanted = capabilities::wanted_features();
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if options.cooperative_matrix {
+            wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            experimental_features = trusted::experimental_features();
+        }
+        let features = adapter.features() & wanted;
+        let limits = adapter.limits();
+        let (device, queue) = blocking::wait(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("viral-wgpu"),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features,
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        }))
+        .map_err(|error| Error::DeviceRefused { adapter: report.name.clone(), message: error.to_string() })?;
+        let health = Health::watch(&device);
+        let info = adapter.get_info();
+        let pipelines = Pipelines::new(&device, &info, features, options);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                target: capabilities::target(&info, features, &limits),
+                adapter: report,
+                features,
+                checks: options.checks,
+                health,
+                accounts: Arc::new(Accounts::new(options.memory_limit)),
+                pipelines,
+                transfers: Mutex::default(),
+                profiler: Mutex::default(),
+                device,
+                queue,
+            }),
+        })
+    }
+
+    /// What the device can do: what a plan for it must be compiled for.
+    pub fn target(&self) -> &Target {
+        &self.inner.target
+    }
+
+    /// The adapter it was opened on.
+    pub fn adapter(&self) -> &AdapterReport {
+        &self.inner.adapter
+    }
+
+    /// How finely it can measure time.
+    pub fn timestamps(&self) -> Timestamps {
+        capabilities::timestamps(self.inner.features)
+    }
+
+    /// Device memory allocated by this program: every buffer of this crate, staging included.
+    pub fn memory(&self) -> MemoryUsage {
+        self.inner.accounts.usage()
+    }
+
+    /// Number of distinct pipelines compiled so far.
+    pub fn pipeline_count(&self) -> usize {
+        self.inner.pipelines.count()
+    }
+
+    /// Fails if the device was lost or has refused a command at any time since it was opened.
+    ///
+    /// # Errors
+    /// The first fault, again and again: after one, the content of device memory means nothing.
+    pub fn check(&self) -> Result<(), Error> {
+        self.inner.health.check()
+    }
+
+    /// Waits until all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or the first fault of another kind.
+    pub fn wait(&self) -> Result<(), Error> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Closes the device at once. Every later call on it, or on anything made from it, fails with [`Error::DeviceLost`].
+    pub fn close(&self) {
+        self.inner.health.report(Error::DeviceLost { reason: "it was closed by this program".to_owned() });
+        self.inner.device.destroy();
+    }
+
+    /// Fails if `kernel` needs a feature that this device was not opened with.
+    pub(crate) fn check_requirements(&self, kernel: &Kernel) -> Result<(), Error> {
+        let needs = [
+            (kernel.requires.subgroups, wgpu::Features::SUBGROUP, "subgroup operations"),
+            (kernel.requires.f16, wgpu::Features::SHADER_F16, "16-bit floats"),
+            (
+                kernel.requires.cooperative_matrix,
+                wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+                "cooperative matrices",
+            ),
+        ];
+        match needs.into_iter().find(|(needed, feature, _)| *needed && !self.inner.features.contains(*feature)) {
+            None => Ok(()),
+            Some((_, _, feature)) => Err(Error::MissingFeature {
+                kernel: kernel.name.clone(),
+                feature,
+                adapter: self.inner.adapter.name.clone(),
+            }),
+        }
+    }
+
+    /// Hands finished commands to the device.
+    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Result<Submission, Error> {
+        self.check()?;
+        let index = self.inner.queue.submit(commands);
+        self.check()?;
+        Ok(Submission::new(self.clone(), index))
+    }
+
+    /// Lets wgpu finish what it can, or waits, and reports what went wrong meanwhile.
+    pub(crate) fn poll(&self, how: wgpu::PollType) -> Result<(), Error> {
+        self.check()?;
+        let polled = self.inner.device.poll(how);
+        self.check()?;
+        polled.map(|_| ()).map_err(|error| Error::Refused { message: error.to_string() })
+    }
+
+    pub(crate) fn raw(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub(crate) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    pub(crate) fn checks(&self) -> Checks {
+        self.inner.checks
+    }
+
+    pub(crate) fn accounts(&self) -> &Arc<Accounts> {
+        &self.inner.accounts
+    }
+
+    pub(crate) fn pipelines(&self) -> &Pipelines {
+        &self.inner.pipelines
+    }
+
+    pub(crate) fn profiler(&self) -> &Mutex<Option<Profiler>> {
+        &self.inner.profiler
+    }
+
+    pub(crate) fn transfers(&self) -> &Mutex<Transfers> {
+        &self.inner.transfers
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("adapter", &self.inner.adapter.to_string()).finish_non_exhaustive()
+    }
+}
