@@ -1,0 +1,153 @@
+//! What every operation provides.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use super::attr::Attr;
+use crate::grad::Backward;
+use crate::ir::{Graph, Value};
+use crate::tensor::Tensor;
+use crate::types::{DType, TensorType};
+
+/// How an operation becomes device code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Stored by the outside.
+    Leaf,
+    /// Computed from the index alone; never stored.
+    Index,
+    /// Renames indices of its argument; costs nothing by itself.
+    View,
+    /// One element out of one element of each argument.
+    Elementwise,
+    /// Folds axes of its argument.
+    Reduction,
+    /// A hand-tuned kernel.
+    Kernel,
+    /// Stands for its expansion.
+    Composite,
+}
+
+/// The rules of one operation. Fields, name and text attributes come from the `op!` declaration.
+pub trait OpRule: Clone + Debug + Eq + Hash {
+    /// Name in the text form.
+    const NAME: &'static str;
+    /// What it computes.
+    const DOC: &'static str;
+
+    /// Attributes in the text form.
+    fn attrs(&self) -> Vec<(&'static str, String)>;
+
+    /// The inverse of [`OpRule::attrs`].
+    fn from_attrs(attrs: &[(&str, &str)]) -> Result<Self, String>;
+
+    /// Type of the result, or a sentence that says what does not fit.
+    fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String>;
+
+    /// Reference evaluation. Composites are evaluated through their expansion and need none.
+    fn eval(&self, args: &[&Tensor], ty: &TensorType) -> Tensor {
+        crate::eval::through_expansion(args, ty, |graph, values| self.expand(graph, values))
+    }
+
+    /// Adds to the gradients of the arguments; does nothing where the derivative is zero everywhere.
+    fn grad(&self, cx: &mut Backward<'_>);
+
+    /// How the operation becomes device code.
+    fn class(&self) -> Class;
+
+    /// The definition of a composite in terms of simpler operations.
+    fn expand(&self, _graph: &mut Graph, _args: &[Value]) -> Option<Value> {
+        None
+    }
+
+    /// WGSL expression of an elementwise operation. Expressions are scalars or `vec4`s; constants are written
+    /// `F(1.0)`, with the alias `F` for the float type in use.
+    fn wgsl(&self, _args: &[&str]) -> String {
+        String::new()
+    }
+
+    /// Applications that the registry tests try. Shapes are small and odd.
+    fn samples() -> Vec<Sample>;
+}
+
+/// How a test fills an argument.
+#[derive(Clone, Copy, Debug)]
+pub enum Gen {
+    /// Reals in an interval.
+    Uniform(f64, f64),
+    /// Reals in -1..1 that the operation treats as constants.
+    Fixed,
+    /// Integers `0..n`.
+    Index(usize),
+    /// A permutation-like list without repeats, of integers `0..n`.
+    Distinct(usize),
+    /// Truth values.
+    Bool,
+}
+
+/// An application of an operation to typed arguments.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The operation.
+    pub op: super::Op,
+    /// Type and content of each argument.
+    pub args: Vec<(TensorType, Gen)>,
+}
+
+impl Sample {
+    /// A sample without arguments yet.
+    pub fn new(op: impl Into<super::Op>) -> Self {
+        Self { op: op.into(), args: Vec::new() }
+    }
+
+    /// Adds an `f32` argument with entries in -1..1.
+    pub fn f32(self, shape: &[usize]) -> Self {
+        self.arg(DType::F32, shape, Gen::Uniform(-1.0, 1.0))
+    }
+
+    /// Adds an `f32` argument that the operation's gradient treats as a constant, such as a table.
+    pub fn fixed(self, shape: &[usize]) -> Self {
+        self.arg(DType::F32, shape, Gen::Fixed)
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, dtype: DType, shape: &[usize], values: Gen) -> Self {
+        self.args.push((TensorType::new(dtype, shape), values));
+        self
+    }
+}
+
+/// Reads one named attribute.
+pub(crate) fn read_attr<T: Attr>(attrs: &[(&str, &str)], name: &str) -> Result<T, String> {
+    let found = attrs.iter().find(|(key, _)| *key == name);
+    let (_, text) = found.ok_or_else(|| format!("attribute `{name}` is missing"))?;
+    T::read(text).map_err(|e| format!("attribute `{name}`: {e}"))
+}
+
+/// Checks the number of arguments.
+pub(crate) fn arity<'t, const N: usize>(args: &[&'t TensorType]) -> Result<[&'t TensorType; N], String> {
+    args.try_into().map_err(|_| format!("takes {N} arguments, got {}", args.len()))
+}
+
+/// Type rule of elementwise operations: all arguments have one shape and the given element type.
+pub(crate) fn same_shape(args: &[&TensorType], dtype: DType) -> Result<TensorType, String> {
+    let first = args.first().ok_or("takes at least one argument")?;
+    for arg in args {
+        if arg.dtype != dtype {
+            return Err(format!("element type must be {dtype}"));
+        }
+        if arg.shape != first.shape {
+            return Err("shapes must be equal".into());
+        }
+    }
+    Ok((*first).clone())
+}
+
+/// Type rule of arithmetic on two numbers of one type.
+pub(crate) fn numeric_pair(args: &[&TensorType]) -> Result<TensorType, String> {
+    let [a, _] = arity(args)?;
+    if a.dtype == DType::Bool {
+        return Err("takes numbers, not truth values".into());
+    }
+    same_shape(args, a.dtype)
+}

@@ -1,0 +1,40 @@
+//! `sin(x)`: sine of an angle in radians.
+
+use super::rule::{Class, Gen, Sample, arity, same_shape};
+use crate::grad::Backward;
+use crate::tensor::Tensor;
+use crate::types::{DType, TensorType};
+
+op! {
+    /// Sine of an angle in radians.
+    Sin = "sin" {},
+
+    fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
+        arity::<1>(args)?;
+        same_shape(args, DType::F32)
+    }
+
+    fn eval(&self, args: &[&Tensor], ty: &TensorType) -> Tensor {
+        Tensor::map(args, ty, |x| x[0].sin())
+    }
+
+    // dx = dy · cos(x)
+    fn grad(&self, cx: &mut Backward<'_>) {
+        cx.give(0, |cx| {
+            let slope = cx.graph.cos(cx.args[0]);
+            cx.graph.mul(cx.dy, slope)
+        });
+    }
+
+    fn class(&self) -> Class {
+        Class::Elementwise
+    }
+
+    fn wgsl(&self, args: &[&str]) -> String {
+        format!("sin({})", args[0])
+    }
+
+    fn samples() -> Vec<Sample> {
+        vec![Sample::new(Sin {}).arg(DType::F32, &[3, 5], Gen::Uniform(-3.0, 3.0))]
+    }
+}

@@ -1,0 +1,37 @@
+//! `sub(a, b)`: difference of two tensors.
+
+use super::rule::{Class, Gen, Sample, numeric_pair};
+use crate::grad::Backward;
+use crate::tensor::Tensor;
+use crate::types::{DType, TensorType};
+
+op! {
+    /// Difference of two tensors.
+    Sub = "sub" {},
+
+    fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
+        numeric_pair(args)
+    }
+
+    fn eval(&self, args: &[&Tensor], ty: &TensorType) -> Tensor {
+        Tensor::map(args, ty, |x| x[0] - x[1])
+    }
+
+    // da = dy, db = -dy
+    fn grad(&self, cx: &mut Backward<'_>) {
+        cx.give(0, |cx| cx.dy);
+        cx.give(1, |cx| cx.graph.neg(cx.dy));
+    }
+
+    fn class(&self) -> Class {
+        Class::Elementwise
+    }
+
+    fn wgsl(&self, args: &[&str]) -> String {
+        format!("({} - {})", args[0], args[1])
+    }
+
+    fn samples() -> Vec<Sample> {
+        vec![Sample::new(Sub {}).f32(&[2, 3, 5]).arg(DType::F32, &[2, 3, 5], Gen::Uniform(-1.0, 1.0))]
+    }
+}

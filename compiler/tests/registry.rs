@@ -1,0 +1,198 @@
+//! Tests that every operation gets by being in the registry.
+
+use std::collections::HashMap;
+
+use viral_compiler::eval::{evaluate, evaluate_outputs};
+use viral_compiler::grad::gradients;
+use viral_compiler::ir::{Graph, Value};
+use viral_compiler::ops::{Class, Gen, Op, Sample};
+use viral_compiler::tensor::Tensor;
+use viral_compiler::types::DType;
+
+/// A small deterministic generator: the tests must see the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn real(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as f64) / (1u64 << 31) as f64
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.real() * n as f64) as usize
+    }
+
+    fn fill(&mut self, sample: &Sample) -> Vec<Tensor> {
+        sample
+            .args
+            .iter()
+            .map(|(ty, gen_kind)| {
+                let mut unused: Vec<usize> =
+                    if let Gen::Distinct(n) = gen_kind { (0..*n).collect() } else { Vec::new() };
+                let data = (0..ty.len()).map(|_| match *gen_kind {
+                    Gen::Uniform(low, high) => low + (high - low) * self.real(),
+                    Gen::Fixed => 2.0 * self.real() - 1.0,
+                    Gen::Index(n) => self.below(n) as f64,
+                    Gen::Distinct(_) => {
+                        let at = self.below(unused.len());
+                        unused.swap_remove(at) as f64
+                    }
+                    Gen::Bool => self.below(2) as f64,
+                });
+                let data = data.collect();
+                Tensor::new(ty.clone(), data)
+            })
+            .collect()
+    }
+}
+
+/// The sample's operation applied to inputs named by position, as the output `y`.
+fn graph_of(sample: &Sample) -> (Graph, Vec<Value>, Value) {
+    let mut graph = Graph::new();
+    let args: Vec<Value> =
+        sample.args.iter().enumerate().map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape)).collect();
+    let y = graph.push(sample.op.clone(), &args);
+    graph.output("y", y);
+    (graph, args, y)
+}
+
+/// Positions of the arguments that have a gradient.
+fn differentiable(sample: &Sample) -> Vec<usize> {
+    let has_gradient = |i: &usize| sample.args[*i].0.dtype == DType::F32 && !matches!(sample.args[*i].1, Gen::Fixed);
+    (0..sample.args.len()).filter(has_gradient).collect()
+}
+
+fn leaves(tensors: &[Tensor]) -> HashMap<String, Tensor> {
+    tensors.iter().enumerate().map(|(i, t)| (i.to_string(), t.clone())).collect()
+}
+
+#[test]
+fn every_operation_but_leaves_has_samples() {
+    let sampled: Vec<&str> = Op::samples().iter().map(|s| s.op.name()).collect();
+    for (group, name, doc) in Op::docs() {
+        assert!(!doc.trim().is_empty(), "{name} has no documentation");
+        assert_eq!(sampled.contains(&name), group != "leaf" || ["constant", "iota"].contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn type_rules_agree_with_evaluation() {
+    let mut random = Random(1);
+    for sample in Op::samples() {
+        let (graph, _, y) = graph_of(&sample);
+        graph.verify().unwrap_or_else(|e| panic!("{}: {e}", sample.op));
+        let inputs = random.fill(&sample);
+        let result = &evaluate_outputs(&graph, &leaves(&inputs)).unwrap()["y"];
+        assert_eq!(&result.ty, graph.ty(y), "{}", sample.op);
+        assert_eq!(result.data.len(), result.ty.len(), "{}", sample.op);
+        assert!(result.data.iter().all(|x| x.is_finite()), "{}", sample.op);
+    }
+}
+
+#[test]
+fn text_form_round_trips() {
+    for sample in Op::samples() {
+        let (graph, ..) = graph_of(&sample);
+        let text = graph.to_string();
+        let parsed: Graph = text.parse().unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(parsed.to_string(), text);
+    }
+}
+
+/// Along random directions u of the inputs and w of the result, <w, J·u> from differences equals <Jᵀ·w, u> from autodiff.
+#[test]
+fn gradients_agree_with_differences() {
+    let mut random = Random(2);
+    for sample in Op::samples() {
+        let (mut graph, args, y) = graph_of(&sample);
+        if graph.ty(y).dtype != DType::F32 {
+            continue;
+        }
+        let weight = graph.input("w", DType::F32, &graph.shape(y).to_vec());
+        let product = graph.mul(y, weight);
+        let loss = graph.sum_all(product);
+        graph.output("loss", loss);
+        let real = differentiable(&sample);
+        let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
+        let grads = gradients(&mut graph, loss, &wanted);
+        for (position, gradient) in real.iter().zip(&grads) {
+            if let Some(gradient) = gradient {
+                graph.output(format!("d{position}"), *gradient);
+            }
+        }
+        graph.verify().unwrap();
+        for _ in 0..3 {
+            let inputs = random.fill(&sample);
+            let mut directions: Vec<Tensor> = inputs.iter().map(|t| Tensor::map(&[t], &t.ty, |_| 0.0)).collect();
+            for &i in &real {
+                directions[i].data.iter_mut().for_each(|x| *x = random.real() - 0.5);
+            }
+            let w: Vec<f64> = (0..graph.ty(y).len()).map(|_| random.real() - 0.5).collect();
+            let w = Tensor::new(graph.ty(weight).clone(), w);
+            let outputs = |step: f64| {
+                let moved: Vec<Tensor> = inputs
+                    .iter()
+                    .zip(&directions)
+                    .map(|(x, u)| Tensor::map(&[x, u], &x.ty, |v| v[0] + step * v[1]))
+                    .collect();
+                let mut leaves = leaves(&moved);
+                leaves.insert("w".into(), w.clone());
+                evaluate_outputs(&graph, &leaves).unwrap()
+            };
+            let h = 1e-5;
+            let measured = (outputs(h)["loss"].data[0] - outputs(-h)["loss"].data[0]) / (2.0 * h);
+            let here = outputs(0.0);
+            let derived: f64 = real
+                .iter()
+                .filter_map(|i| here.get(&format!("d{i}")).map(|d| (i, d)))
+                .map(|(&i, d)| d.data.iter().zip(&directions[i].data).map(|(a, b)| a * b).sum::<f64>())
+                .sum();
+            // An operation that stops gradients has none by definition.
+            let expected = if matches!(sample.op, Op::StopGradient(_)) { 0.0 } else { measured };
+            let scale = 1.0 + measured.abs();
+            assert!((derived - expected).abs() < 1e-6 * scale, "{}: {derived} against {expected}", sample.op);
+        }
+    }
+}
+
+#[test]
+fn composites_equal_their_expansions() {
+    let mut random = Random(3);
+    for sample in Op::samples().into_iter().filter(|s| s.op.class() == Class::Composite) {
+        let inputs = random.fill(&sample);
+        let run = |expanded: bool| {
+            let mut graph = Graph::new();
+            let args: Vec<Value> = sample
+                .args
+                .iter()
+                .enumerate()
+                .map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape))
+                .collect();
+            let y = match expanded {
+                true => sample.op.expand(&mut graph, &args).expect("a composite has an expansion"),
+                false => graph.push(sample.op.clone(), &args),
+            };
+            let squares = graph.mul(y, y);
+            let loss = graph.sum_all(squares);
+            let wanted: Vec<Value> = differentiable(&sample).into_iter().map(|i| args[i]).collect();
+            let grads = gradients(&mut graph, loss, &wanted);
+            for (i, g) in grads.iter().enumerate().filter_map(|(i, g)| g.map(|g| (i, g))) {
+                graph.output(i.to_string(), g);
+            }
+            graph.output("y", y);
+            let results = evaluate(&graph, &leaves(&inputs)).unwrap();
+            let pick = |v: Value| results[v.index()].clone().unwrap().data;
+            (pick(y), grads.into_iter().map(|g| g.map(pick)).collect::<Vec<_>>())
+        };
+        let (value, grads) = run(false);
+        let (expanded_value, expanded_grads) = run(true);
+        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-9 * (1.0 + y.abs()));
+        assert!(close(&value, &expanded_value), "{}", sample.op);
+        for (own, expanded) in grads.iter().zip(&expanded_grads) {
+            match (own, expanded) {
+                (Some(own), Some(expanded)) => assert!(close(own, expanded), "gradient of {}", sample.op),
+                (own, expanded) => assert_eq!(own.is_some(), expanded.is_some(), "gradient of {}", sample.op),
+            }
+        }
+    }
+}
