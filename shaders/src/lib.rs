@@ -2,9 +2,26 @@
 //!
 //! This crate knows neither graphs nor wgpu: a kernel is text plus the facts that a caller needs to bind and launch it
 //! ([`Kernel`]), and what a device can do is a plain record ([`Target`]).
+//!
+//! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
+//! [`link::Linker`] under a generated header; [`gemm`] and [`rows`] say which pieces make which kernel and translate a
+//! problem into parameter words and a grid ([`Launch`]); [`table`] lists every kernel, and tests iterate over it.
+//!
+//! Invariants: every kernel has a form that needs no optional feature; at most 8 storage bindings, 256 invocations and
+//! 16 KiB of workgroup memory; sums are taken in f32, in an order that depends on nothing but the sizes.
 
+#[cfg(any(test, feature = "check"))]
+pub mod check;
+pub mod gemm;
 mod kernel;
+mod launch;
+pub mod link;
+pub mod rows;
+pub mod table;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use kernel::{Access, Kernel, Requirements};
+pub use launch::Launch;
 pub use target::{DeviceClass, Target};

@@ -1,0 +1,358 @@
+//! Matrix products: which pieces make which GEMM kernel, and how a problem becomes parameter words and a grid.
+//!
+//! ```text
+//! C[b, m, n] = alpha * sum_k A[b, m, k] * B[b, k, n] + epilogue       b = (b0, b1, b2)
+//! ```
+//!
+//! All f32. Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
+//! expanded tensors need no copy as long as their innermost dimension is contiguous. A stride of 0 broadcasts.
+//!
+//! A product with a long `k` and a small C leaves most of a GPU idle. [`Problem::split_k`] turns it into a batched one
+//! whose partial products the caller then adds up, in a fixed order, with one reduction over the batch.
+
+use crate::launch::fold;
+use crate::link::{Const, Linker};
+use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
+
+/// How A and B lie in memory, in the order of BLAS: N as written in the formula, T transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A is stored (M, K), B (K, N).
+    NN,
+    /// A is stored (M, K), B (N, K): a linear layer.
+    NT,
+    /// A is stored (K, M), B (K, N): a weight's gradient.
+    TN,
+    /// A is stored (K, M), B (N, K).
+    TT,
+}
+
+/// What is added to `alpha * A * B`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    /// Nothing. Storage bindings: A, B, C.
+    None,
+    /// A fourth operand D[b, m, n] with strides of its own: a residual, or a bias ([`Operand::bias`]). Storage bindings:
+    /// A, B, D, C. D must not lie in C's buffer; use [`Epilogue::Accumulate`] there.
+    Add,
+    /// What C held before. Storage bindings: A, B, C.
+    Accumulate,
+}
+
+/// The compile-time half of a GEMM: problems with equal specs share one pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// How A and B lie in memory.
+    pub form: Form,
+    /// Whether memory is accessed in aligned groups of four floats; only where [`Problem::vec4`] allows it.
+    pub vec4: bool,
+    /// What is added to the product.
+    pub epilogue: Epilogue,
+}
+
+/// A strided matrix, or a batch of them. All numbers count floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Operand {
+    /// Of the first element from the start of the binding.
+    pub offset: u32,
+    /// From one stored row to the next. Along a stored row elements are contiguous.
+    pub row_stride: u32,
+    /// From one matrix to the next along b0, b1, b2.
+    pub batch_strides: [u32; 3],
+}
+
+/// The run-time half of a GEMM. All sizes are at least 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Problem {
+    /// Extents of b0, b1, b2.
+    pub batch: [u32; 3],
+    /// Rows of C.
+    pub m: u32,
+    /// Columns of C.
+    pub n: u32,
+    /// Length of the sums.
+    pub k: u32,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Left factor.
+    pub a: Operand,
+    /// Right factor.
+    pub b: Operand,
+    /// Result; its matrices must not overlap.
+    pub c: Operand,
+    /// The operand of [`Epilogue::Add`]; ignored otherwise.
+    pub d: Operand,
+}
+
+/// The tiling of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// 64 x 64 tiles staged in workgroup memory (`gemm_tile.wgsl`): GPUs.
+    Tile,
+    /// A block of B in the registers of one SIMD vector (`gemm_panel.wgsl`): software devices.
+    Panel {
+        /// Width of the vector, which is the size of the workgroup.
+        lanes: u32,
+    },
+}
+
+impl Form {
+    /// Every form.
+    pub const ALL: [Form; 4] = [Form::NN, Form::NT, Form::TN, Form::TT];
+
+    /// Whether A is stored (K, M).
+    pub fn a_transposed(self) -> bool {
+        matches!(self, Form::TN | Form::TT)
+    }
+
+    /// Whether B is stored (N, K).
+    pub fn b_transposed(self) -> bool {
+        matches!(self, Form::NT | Form::TT)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Form::NN => "nn",
+            Form::NT => "nt",
+            Form::TN => "tn",
+            Form::TT => "tt",
+        }
+    }
+}
+
+impl Epilogue {
+    /// Every epilogue.
+    pub const ALL: [Epilogue; 3] = [Epilogue::None, Epilogue::Add, Epilogue::Accumulate];
+}
+
+impl Operand {
+    /// Matrices of `rows` stored rows of `width` floats, one after the other in the order of `batch`.
+    pub fn dense(batch: [u32; 3], rows: u32, width: u32) -> Self {
+        let matrix = rows * width;
+        let batch_strides = [batch[1] * batch[2] * matrix, batch[2] * matrix, matrix];
+        Self { offset: 0, row_stride: width, batch_strides }
+    }
+
+    /// One row that is added to every row of every matrix.
+    pub fn bias(offset: u32) -> Self {
+        Self { offset, ..Self::default() }
+    }
+
+    fn aligned(&self) -> bool {
+        [self.offset, self.row_stride].iter().chain(&self.batch_strides).all(|words| words.is_multiple_of(4))
+    }
+
+    fn words(&self, cell: u32) -> [u32; 5] {
+        let [b0, b1, b2] = self.batch_strides;
+        [self.offset, self.row_stride, b0, b1, b2].map(|floats| floats / cell)
+    }
+}
+
+impl Problem {
+    /// A product of densely stored matrices, stored as `form` says; `alpha` is 1 and D is laid out like C.
+    pub fn dense(form: Form, batch: [u32; 3], m: u32, n: u32, k: u32) -> Self {
+        let (a, b) = (
+            if form.a_transposed() { Operand::dense(batch, k, m) } else { Operand::dense(batch, m, k) },
+            if form.b_transposed() { Operand::dense(batch, n, k) } else { Operand::dense(batch, k, n) },
+        );
+        let c = Operand::dense(batch, m, n);
+        Self { batch, m, n, k, alpha: 1.0, a, b, c, d: c }
+    }
+
+    /// Whether a kernel with [`Spec::vec4`] may compute this: every offset and stride is a multiple of four floats, and so
+    /// is the length of every stored row.
+    pub fn vec4(&self, form: Form, epilogue: Epilogue) -> bool {
+        let a_row = if form.a_transposed() { self.m } else { self.k };
+        let b_row = if form.b_transposed() { self.k } else { self.n };
+        [a_row, b_row, self.n].iter().all(|length| length.is_multiple_of(4))
+            && [self.a, self.b, self.c].iter().all(Operand::aligned)
+            && (epilogue != Epilogue::Add || self.d.aligned())
+    }
+
+    /// The same product cut into `parts` along `k`: part `i` of the result is C[i, m, n], densely stored, and the sum of
+    /// the parts is `alpha * A * B`. `None` if there is a batch already or `parts` does not divide `k`.
+    pub fn split_k(&self, form: Form, parts: u32) -> Option<Self> {
+        if self.batch != [1; 3] || parts == 0 || !self.k.is_multiple_of(parts) {
+            return None;
+        }
+        let k = self.k / parts;
+        let step = |along_k: bool, row_stride: u32| if along_k { k } else { k * row_stride };
+        let mut part = Self { batch: [1, 1, parts], k, c: Operand::dense([1, 1, parts], self.m, self.n), ..*self };
+        part.a.batch_strides = [0, 0, step(!form.a_transposed(), self.a.row_stride)];
+        part.b.batch_strides = [0, 0, step(form.b_transposed(), self.b.row_stride)];
+        Some(part)
+    }
+
+    fn batches(&self) -> u32 {
+        self.batch.iter().fold(1, |product, &extent| product.saturating_mul(extent))
+    }
+}
+
+impl Spec {
+    /// The fastest spec that may compute `problem`.
+    pub fn fit(form: Form, epilogue: Epilogue, problem: &Problem) -> Self {
+        Self { form, epilogue, vec4: problem.vec4(form, epilogue) }
+    }
+}
+
+impl Shape {
+    /// The shape for `target`.
+    pub fn choose(target: &Target) -> Self {
+        match target.class {
+            DeviceClass::Cpu => Self::panel(target),
+            DeviceClass::Gpu => Self::Tile,
+        }
+    }
+
+    /// The panel shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
+    pub fn panel(target: &Target) -> Self {
+        Self::Panel { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64) }
+    }
+
+    /// Rows and columns of C that one workgroup computes.
+    fn tile(self, problem: &Problem) -> [u32; 2] {
+        match self {
+            Shape::Tile => [64, 64],
+            Shape::Panel { lanes } => {
+                let columns = 4 * lanes;
+                // A long stripe reads B less often, but every core should get some stripes.
+                let panels = problem.n.div_ceil(columns).saturating_mul(problem.batches());
+                let stripes = PANEL_GROUPS.div_ceil(panels).min(problem.m.div_ceil(PANEL_ROWS[0]));
+                let stripes = stripes.max(problem.m.div_ceil(PANEL_ROWS[1]));
+                [problem.m.div_ceil(stripes).next_multiple_of(4), columns]
+            }
+        }
+    }
+}
+
+/// The kernel for `spec` on `target`. Its text depends on the target's class and subgroup size only.
+pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
+    link(spec, Shape::choose(target))
+}
+
+/// Parameters and grid of one dispatch of [`kernel`]`(spec, target)`.
+pub fn launch(spec: &Spec, problem: &Problem, target: &Target) -> Launch {
+    launch_shape(spec, problem, Shape::choose(target), target)
+}
+
+/// The kernel for `spec` in a given shape; [`kernel`] chooses the shape from the target.
+pub fn link(spec: &Spec, shape: Shape) -> Kernel {
+    let fragment = |vec4, scalar| if spec.vec4 { vec4 } else { scalar };
+    let load_a = fragment(include_str!("../lib/gemm_load_a_vec4.wgsl"), include_str!("../lib/gemm_load_a_scalar.wgsl"));
+    let load_b = fragment(include_str!("../lib/gemm_load_b_vec4.wgsl"), include_str!("../lib/gemm_load_b_scalar.wgsl"));
+    let access_c = fragment(include_str!("../lib/gemm_c_vec4.wgsl"), include_str!("../lib/gemm_c_scalar.wgsl"));
+    let (suffix, epilogue) = match spec.epilogue {
+        Epilogue::None => ("", include_str!("../lib/gemm_epilogue_none.wgsl")),
+        Epilogue::Accumulate => ("_accumulate", include_str!("../lib/gemm_epilogue_accumulate.wgsl")),
+        Epilogue::Add => (
+            "_add",
+            fragment(
+                include_str!("../lib/gemm_epilogue_add_vec4.wgsl"),
+                include_str!("../lib/gemm_epilogue_add_scalar.wgsl"),
+            ),
+        ),
+    };
+    let mut bindings = vec![Access::Read; if spec.epilogue == Epilogue::Add { 3 } else { 2 }];
+    bindings.push(Access::ReadWrite);
+
+    let linker = Linker::new()
+        .constant("A_TRANSPOSED", Const::Bool(spec.form.a_transposed()))
+        .constant("B_TRANSPOSED", Const::Bool(spec.form.b_transposed()))
+        .constant("CELL", Const::U32(cell(spec)))
+        .constant("C_BINDING", Const::U32(bindings.len() as u32));
+    let (file, workgroup, linker, body) = match shape {
+        Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
+        Shape::Panel { lanes } => (
+            format!("gemm_panel{lanes}"),
+            lanes,
+            linker.constant("LANES", Const::U32(lanes)),
+            include_str!("../wgsl/gemm_panel.wgsl"),
+        ),
+    };
+    let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(load_a).part(load_b).part(access_c);
+    let linker = linker.part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
+    Kernel {
+        name: format!("{file}_{}_{}{suffix}", spec.form.name(), fragment("vec4", "scalar")),
+        wgsl: linker.link(),
+        bindings,
+        param_words: PARAMS.len() as u32,
+        workgroup: [workgroup, 1, 1],
+        requires: Requirements::default(),
+    }
+}
+
+/// Parameters and grid of one dispatch of [`link`]`(spec, shape)`.
+pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Target) -> Launch {
+    debug_assert!(!spec.vec4 || problem.vec4(spec.form, spec.epilogue), "not aligned to four floats: {problem:?}");
+    let cell = cell(spec);
+    let [tile_rows, tile_columns] = shape.tile(problem);
+    let row_tiles = problem.m.div_ceil(tile_rows);
+    let column_tiles = problem.n.div_ceil(tile_columns);
+    let tiles = row_tiles.saturating_mul(column_tiles).saturating_mul(problem.batches());
+    let groups = fold(tiles, target);
+
+    let mut params = vec![problem.m, problem.n, problem.k, problem.alpha.to_bits()];
+    for operand in [problem.a, problem.b, problem.c, problem.d] {
+        params.extend(operand.words(cell));
+    }
+    params.extend([problem.batch[1], problem.batch[2], tile_rows, row_tiles, column_tiles, tiles, groups[0]]);
+    Launch { params, groups }
+}
+
+/// Fields of `Params` in `gemm_params.wgsl`, in the order in which [`launch_shape`] writes them.
+pub(crate) const PARAMS: [&str; 31] = [
+    "m",
+    "n",
+    "k",
+    "alpha", //
+    "a_offset",
+    "a_row",
+    "a_batch0",
+    "a_batch1",
+    "a_batch2", //
+    "b_offset",
+    "b_row",
+    "b_batch0",
+    "b_batch1",
+    "b_batch2", //
+    "c_offset",
+    "c_row",
+    "c_batch0",
+    "c_batch1",
+    "c_batch2", //
+    "d_offset",
+    "d_row",
+    "d_batch0",
+    "d_batch1",
+    "d_batch2", //
+    "batch1",
+    "batch2",
+    "tile_rows",
+    "row_tiles",
+    "column_tiles",
+    "tiles",
+    "grid_x",
+];
+
+/// Shortest and longest stripe that the panel shape cuts C into, in rows, if there is a choice.
+const PANEL_ROWS: [u32; 2] = [64, 512];
+
+/// Workgroups that the panel shape aims at, so that a machine with several cores has work for each.
+const PANEL_GROUPS: u32 = 16;
+
+pub(crate) fn variants(shape: Shape) -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    for form in Form::ALL {
+        for epilogue in Epilogue::ALL {
+            for vec4 in [true, false] {
+                kernels.push(link(&Spec { form, vec4, epilogue }, shape));
+            }
+        }
+    }
+    kernels
+}
+
+/// Floats in a cell, the unit in which the kernel addresses memory.
+fn cell(spec: &Spec) -> u32 {
+    if spec.vec4 { 4 } else { 1 }
+}

@@ -1,0 +1,37 @@
+//! The variable half of a dispatch: parameter words and grid.
+
+use crate::Target;
+
+/// What one dispatch of a kernel needs beside its buffers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Launch {
+    /// The words of the uniform buffer at binding 0; as many as the kernel's [`param_words`](crate::Kernel::param_words).
+    pub params: Vec<u32>,
+    /// Workgroups along x, y and z; at least one each.
+    pub groups: [u32; 3],
+}
+
+/// Folds `count` workgroups into a grid no dimension of which is over the target's limit.
+///
+/// The grid may hold a few workgroups more than `count`. A kernel recovers the flat number as `x + y * groups[0]` and
+/// returns if it is not below `count`. With the limit at 65535, as everywhere, all counts below 2^32 - 2^17 fit.
+pub(crate) fn fold(count: u32, target: &Target) -> [u32; 3] {
+    let limit = target.max_workgroups_per_dimension.max(1);
+    let rows = count.max(1).div_ceil(limit);
+    [count.max(1).div_ceil(rows), rows, 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folded_grids_cover_the_count_and_respect_the_limit() {
+        let target = Target::baseline();
+        for count in [0, 1, 2, 65_535, 65_536, 65_537, 131_071, 10_000_019, 1 << 31] {
+            let [x, y, z] = fold(count, &target);
+            assert!(x <= 65_535 && y <= 65_535 && z == 1, "{count}");
+            assert!(x * y >= count && x * y - count < y.max(2), "{count} -> {x} x {y}");
+        }
+    }
+}

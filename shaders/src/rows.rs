@@ -1,0 +1,81 @@
+//! Kernels that move whole rows of a matrix along a list of row numbers: embedding look-up and its relatives.
+
+use crate::launch::fold;
+use crate::link::Linker;
+use crate::{Access, Kernel, Launch, Requirements, Target};
+
+/// What is done with the rows. `rows` is the height of the matrix that `index` points into; an index at or beyond it
+/// points nowhere (`u32::MAX` marks padding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// `out[i, :] = table[index[i], :]`, 0 where the index points nowhere. Storage bindings: index, table, out.
+    Gather,
+    /// `out[index[i], :] = src[i, :]` for indices that are all different; rows that no index names keep their value.
+    /// Storage bindings: index, src, out.
+    Scatter,
+    /// `out[r, :] = sum over i with index[i] == r of src[i, :]`, in the order of `i`; every row is written. Storage
+    /// bindings: index, src, out.
+    ScatterAdd,
+}
+
+/// Sizes of one dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Problem {
+    /// Height of the matrix that the indices point into: the table (gather) or the output (scatter).
+    pub rows: u32,
+    /// Number of indices.
+    pub count: u32,
+    /// Floats in a row.
+    pub width: u32,
+}
+
+impl Op {
+    /// Every operation.
+    pub const ALL: [Op; 3] = [Op::Gather, Op::Scatter, Op::ScatterAdd];
+
+    /// The kernel's name, which is also the name of its file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Op::Gather => "gather_rows",
+            Op::Scatter => "scatter_rows",
+            Op::ScatterAdd => "scatter_add_rows",
+        }
+    }
+}
+
+impl Problem {
+    /// Whether the vec4 form of the kernels may be used: the width is a multiple of four.
+    pub fn vec4(&self) -> bool {
+        self.width.is_multiple_of(4)
+    }
+}
+
+/// The kernel for `op`; `vec4` moves four floats at a time and needs [`Problem::vec4`].
+pub fn kernel(op: Op, vec4: bool) -> Kernel {
+    let body = match op {
+        Op::Gather => include_str!("../wgsl/gather_rows.wgsl"),
+        Op::Scatter => include_str!("../wgsl/scatter_rows.wgsl"),
+        Op::ScatterAdd => include_str!("../wgsl/scatter_add_rows.wgsl"),
+    };
+    let (cell, suffix) = if vec4 { ("vec4<f32>", "vec4") } else { ("f32", "scalar") };
+    Kernel {
+        name: format!("{}_{suffix}", op.name()),
+        wgsl: Linker::new().alias("Cell", cell).part(include_str!("../lib/rows_params.wgsl")).part(body).link(),
+        bindings: vec![Access::Read, Access::Read, Access::ReadWrite],
+        param_words: 4,
+        workgroup: [64, 1, 1],
+        requires: Requirements::default(),
+    }
+}
+
+/// Parameters and grid of one dispatch of [`kernel`]`(op, vec4)`.
+pub fn launch(op: Op, vec4: bool, problem: &Problem, target: &Target) -> Launch {
+    debug_assert!(!vec4 || problem.vec4(), "width {} is not a multiple of four", problem.width);
+    let groups = fold(if op == Op::ScatterAdd { problem.rows } else { problem.count }, target);
+    let cells = if vec4 { problem.width / 4 } else { problem.width };
+    Launch { params: vec![problem.rows, problem.count, cells, groups[0]], groups }
+}
+
+pub(crate) fn variants(op: Op) -> Vec<Kernel> {
+    [true, false].map(|vec4| kernel(op, vec4)).to_vec()
+}

@@ -1,0 +1,27 @@
+//! The list of every hand-tuned kernel. A new kernel is one file in `wgsl/` and one line here.
+
+use crate::rows::Op;
+use crate::{Kernel, Target, gemm, rows};
+
+/// One hand-tuned kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Name of the file in `wgsl/`, without its extension; the names of the variants begin with it.
+    pub name: &'static str,
+    /// Every variant that the kernel has on a target, whether selection prefers it there or not.
+    pub variants: fn(&Target) -> Vec<Kernel>,
+}
+
+/// Every hand-tuned kernel.
+pub const TABLE: &[Entry] = &[
+    Entry { name: "gather_rows", variants: |_| rows::variants(Op::Gather) },
+    Entry { name: "gemm_panel", variants: |target| gemm::variants(gemm::Shape::panel(target)) },
+    Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile) },
+    Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },
+    Entry { name: "scatter_rows", variants: |_| rows::variants(Op::Scatter) },
+];
+
+/// Every kernel of the table in every variant it has on `target`.
+pub fn variants(target: &Target) -> impl Iterator<Item = Kernel> {
+    TABLE.iter().flat_map(|entry| (entry.variants)(target))
+}

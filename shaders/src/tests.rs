@@ -1,0 +1,148 @@
+//! Tests over the whole kernel table.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::gemm::{self, Epilogue, Form, Operand, Problem, Shape, Spec};
+use crate::{DeviceClass, Kernel, Target, check, rows, table};
+
+/// Targets that differ in everything the kernels' text may depend on.
+fn targets() -> Vec<Target> {
+    let cpu = |lanes| Target { class: DeviceClass::Cpu, subgroup: lanes, ..Target::baseline() };
+    vec![Target::baseline(), cpu(None), cpu(Some((4, 4))), cpu(Some((8, 8))), cpu(Some((16, 16)))]
+}
+
+fn all_variants() -> Vec<Kernel> {
+    targets().iter().flat_map(table::variants).collect()
+}
+
+#[test]
+fn every_variant_translates_everywhere() {
+    let failures = all_variants().into_iter().filter_map(|kernel| check::translate_everywhere(&kernel).err());
+    let failures = failures.collect::<Vec<_>>();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn no_module_mixes_subgroup_operations_and_cooperative_matrices() {
+    // Validation allows only what the record requires, so the records can be trusted: see `check::parse`.
+    for kernel in all_variants() {
+        assert!(!(kernel.requires.subgroups && kernel.requires.cooperative_matrix), "{}", kernel.name);
+    }
+}
+
+#[test]
+fn every_variant_fits_the_baseline_limits() {
+    let target = Target::baseline();
+    for kernel in all_variants() {
+        assert!(kernel.bindings.len() <= target.max_storage_buffers as usize, "{}", kernel.name);
+        assert!(kernel.workgroup.iter().product::<u32>() <= target.max_workgroup_invocations, "{}", kernel.name);
+        let module = check::parse(&kernel).unwrap();
+        let mut layouter = naga::proc::Layouter::default();
+        layouter.update(module.to_ctx()).unwrap();
+        let workgroup = module.global_variables.iter().map(|(_, variable)| variable);
+        let workgroup = workgroup.filter(|variable| variable.space == naga::AddressSpace::WorkGroup);
+        let bytes = workgroup.map(|variable| layouter[variable.ty].size).sum::<u32>();
+        assert!(bytes <= target.max_workgroup_bytes, "{}: {bytes} bytes of workgroup memory", kernel.name);
+    }
+}
+
+#[test]
+fn different_texts_have_different_names() {
+    let kernels = all_variants();
+    let texts = kernels.iter().map(|kernel| &kernel.wgsl).collect::<BTreeSet<_>>();
+    let names = kernels.iter().map(|kernel| &kernel.name).collect::<BTreeSet<_>>();
+    assert_eq!(texts.len(), names.len());
+}
+
+#[test]
+fn the_table_lists_every_file_and_every_fragment_is_linked() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        paths.sort();
+        paths
+    };
+    let bodies = files("wgsl");
+    let names = bodies.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(names, table::TABLE.iter().map(|entry| entry.name).collect::<Vec<_>>());
+
+    let texts = all_variants();
+    for path in bodies.iter().chain(&files("lib")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.starts_with("// "), "{} has no opening comment", path.display());
+        assert!(!text.contains("enable "), "{} has an enable line", path.display());
+        assert!(texts.iter().any(|kernel| kernel.wgsl.contains(&text)), "nothing links {}", path.display());
+    }
+}
+
+#[test]
+fn launches_write_the_words_that_the_kernels_read() {
+    for target in targets() {
+        let problem = Problem::dense(Form::NN, [2, 3, 4], 5, 6, 7);
+        let spec = Spec::fit(Form::NN, Epilogue::None, &problem);
+        let module = check::parse(&gemm::kernel(&spec, &target)).unwrap();
+        assert_eq!(check::param_fields(&module).unwrap(), gemm::PARAMS);
+        assert_eq!(gemm::launch(&spec, &problem, &target).params.len(), gemm::PARAMS.len());
+
+        for op in rows::Op::ALL {
+            let kernel = rows::kernel(op, false);
+            let problem = rows::Problem { rows: 5, count: 3, width: 7 };
+            let launch = rows::launch(op, false, &problem, &target);
+            let fields = check::param_fields(&check::parse(&kernel).unwrap()).unwrap();
+            assert_eq!(fields, ["rows", "count", "cells", "grid_x"]);
+            assert_eq!(launch.params, [5, 3, 7, launch.groups[0]]);
+        }
+    }
+}
+
+#[test]
+fn vec4_is_offered_only_where_every_row_is_aligned() {
+    let aligned = Problem::dense(Form::NT, [1, 2, 3], 5, 8, 12);
+    assert!(aligned.vec4(Form::NT, Epilogue::Add));
+    assert!(!Problem { k: 10, ..aligned }.vec4(Form::NT, Epilogue::None));
+    assert!(!Problem { n: 7, ..aligned }.vec4(Form::NT, Epilogue::None));
+    assert!(!Problem { m: 5, ..aligned }.vec4(Form::TN, Epilogue::None));
+    let shifted = Operand { offset: 2, ..aligned.d };
+    assert!(!Problem { d: shifted, ..aligned }.vec4(Form::NT, Epilogue::Add));
+    assert!(Problem { d: shifted, ..aligned }.vec4(Form::NT, Epilogue::Accumulate));
+    assert!(!Problem { a: shifted, ..aligned }.vec4(Form::NT, Epilogue::None));
+}
+
+#[test]
+fn grids_cover_c_within_the_limits() {
+    for target in targets() {
+        for (batch, m, n) in [([1; 3], 1, 1), ([1; 3], 512, 512), ([3, 1, 70_000], 1, 1), ([1; 3], 10_000_000, 8)] {
+            let problem = Problem::dense(Form::NN, batch, m, n, 3);
+            let spec = Spec::fit(Form::NN, Epilogue::None, &problem);
+            let launch = gemm::launch(&spec, &problem, &target);
+            assert!(launch.groups.iter().all(|&groups| (1..=65_535).contains(&groups)), "{launch:?}");
+            let [.., tile_rows, row_tiles, column_tiles, tiles, grid_x] = launch.params[..] else { unreachable!() };
+            assert!(tile_rows * row_tiles >= m && tile_rows * (row_tiles - 1) < m);
+            assert_eq!(tiles, batch.iter().product::<u32>() * row_tiles * column_tiles);
+            assert!(grid_x == launch.groups[0] && launch.groups.iter().product::<u32>() >= tiles);
+        }
+    }
+}
+
+#[test]
+fn a_product_is_split_along_k_into_views_of_its_operands() {
+    let problem = Problem::dense(Form::TN, [1; 3], 8, 16, 60);
+    let part = problem.split_k(Form::TN, 5).unwrap();
+    assert_eq!((part.k, part.batch), (12, [1, 1, 5]));
+    assert_eq!(part.a, Operand { offset: 0, row_stride: 8, batch_strides: [0, 0, 12 * 8] });
+    assert_eq!(part.b, Operand { offset: 0, row_stride: 16, batch_strides: [0, 0, 12 * 16] });
+    assert_eq!(part.c, Operand::dense([1, 1, 5], 8, 16));
+    let part = Problem::dense(Form::NT, [1; 3], 8, 16, 60).split_k(Form::NT, 5).unwrap();
+    assert_eq!((part.a.batch_strides[2], part.b.batch_strides[2]), (12, 12));
+    assert_eq!(problem.split_k(Form::TN, 7), None);
+}
+
+#[test]
+fn the_device_class_decides_the_shape() {
+    let [gpu, cpu, _, _, wide] = &targets()[..] else { unreachable!() };
+    assert_eq!(Shape::choose(gpu), Shape::Tile);
+    assert_eq!(Shape::choose(cpu), Shape::Panel { lanes: 8 });
+    assert_eq!(Shape::choose(wide), Shape::Panel { lanes: 16 });
+}
