@@ -3,17 +3,7 @@
 use std::sync::Mutex;
 
 use super::rng::Mt19937;
-
-/// How an epoch orders its records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// As they stand in the file.
-    Sequential,
-    /// A random permutation, another one each epoch.
-    Shuffled,
-    /// LLaVA's `LengthGroupedSampler`: micro-batches of one modality and of similar length.
-    GroupByModalityLength,
-}
+use crate::config::Order;
 
 /// Orders the records of an epoch.
 ///
@@ -67,10 +57,9 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// Plans `steps` optimiser steps, or, if that is 0, as many as `epochs` passes over the data take, rounded up.
-    pub fn new(sampler: Sampler, epochs: f64, steps: u64) -> Self {
-        let per_epoch = steps_per_epoch(&sampler);
-        let steps = if steps > 0 || per_epoch == 0 { steps } else { (epochs.max(0.0) * per_epoch as f64).ceil() as u64 };
+    /// Plans `steps` optimiser steps, or, if that is 0, as many as `epochs` passes over the data take.
+    pub fn new(sampler: Sampler, epochs: u64, steps: u64) -> Self {
+        let steps = if steps > 0 { steps } else { epochs.saturating_mul(steps_per_epoch(&sampler)) };
         Self { sampler, steps, current: Mutex::new(None) }
     }
 
@@ -248,7 +237,7 @@ mod tests {
     #[test]
     fn steps_keep_partial_batches_and_stay_within_an_epoch() {
         let sampler = Sampler::new(Order::Sequential, 0, 2, 2, vec![1; 11]);
-        let plan = StepPlan::new(sampler, 2.0, 0);
+        let plan = StepPlan::new(sampler, 2, 0);
         assert_eq!((plan.steps_per_epoch(), plan.steps()), (3, 6));
         let step = |epoch, micro_batches: &[&[usize]]| Step {
             epoch,
@@ -262,17 +251,16 @@ mod tests {
     #[test]
     fn steps_override_epochs_and_wrap_around() {
         let sampler = Sampler::new(Order::Shuffled, 3, 4, 1, vec![1; 6]);
-        let plan = StepPlan::new(sampler.clone(), 1.0, 5);
+        let plan = StepPlan::new(sampler.clone(), 1, 5);
         assert_eq!(plan.steps(), 5);
         assert_eq!(plan.step(4).epoch, 2);
         assert_eq!(plan.step(4).micro_batches, [sampler.epoch(2)[..4].to_vec()]);
-        assert_eq!(StepPlan::new(sampler.clone(), 0.3, 0).steps(), 1);
-        assert_eq!(StepPlan::new(sampler, 2.5, 0).steps(), 5);
+        assert_eq!(StepPlan::new(sampler, 3, 0).steps(), 6);
     }
 
     #[test]
     fn no_records_give_no_steps() {
-        let plan = StepPlan::new(Sampler::new(Order::Shuffled, 0, 4, 1, Vec::new()), 3.0, 0);
+        let plan = StepPlan::new(Sampler::new(Order::Shuffled, 0, 4, 1, Vec::new()), 3, 0);
         assert_eq!(plan.steps(), 0);
         assert!(plan.step(0).micro_batches.is_empty());
     }

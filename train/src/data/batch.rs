@@ -1,0 +1,229 @@
+//! A micro-batch as the training graph reads it.
+
+use super::bucket::Bucket;
+use super::defect::Defect;
+use super::sample::{Geometry, NONE, Sample, SampleShape};
+
+/// One row of a micro-batch.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// How messages call the sample.
+    pub name: String,
+    /// The sample.
+    pub sample: Sample,
+    /// Its picture, present exactly if the sample has visual tokens. // (3, H, W)
+    pub pixels: Option<Vec<f32>>,
+    /// Why the row must not teach anything, if it must not: then it has neither targets nor alignment, and the
+    /// micro-batch's means are those of the other rows.
+    pub defect: Option<Defect>,
+}
+
+/// The inputs of the training graph for one micro-batch, and what is told about it.
+///
+/// B, T, I and S are those of `bucket`; N is the number of visual tokens of a picture. [`NONE`] marks unused places.
+/// A "flat row" is `b * T + t`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The shape.
+    pub bucket: Bucket,
+    /// Preprocessed pictures of the rows that have visual tokens, in row order. // (I, 3, H, W)
+    pub pixels: Vec<f32>,
+    /// Text token ids; [`NONE`] at visual tokens and padding. // (B, T)
+    pub token_ids: Vec<u32>,
+    /// Row of the projected visual tokens (I·N of them) that each position holds; [`NONE`] elsewhere. // (B, T)
+    pub visual_index: Vec<u32>,
+    /// Tokens of each row without padding. // (B)
+    pub lengths: Vec<u32>,
+    /// Flat rows whose hidden state predicts a supervised token. // (S)
+    pub target_positions: Vec<u32>,
+    /// The token that each of them predicts; 0 where there is none. // (S)
+    pub target_ids: Vec<u32>,
+    /// 1 / supervised tokens for each of them, so that a weighted sum is the micro-batch mean; 0 in padding. // (S)
+    pub target_weights: Vec<f32>,
+    /// Flat row of each visual token of a contributing picture; [`NONE`] elsewhere. // (I·N)
+    pub vra_positions: Vec<u32>,
+    /// 1 / (contributing pictures · N) for each of them, else 0. // (I·N)
+    pub vra_weights: Vec<f32>,
+    /// Tokens without padding.
+    pub tokens: usize,
+    /// Supervised tokens. If 0, the language loss of the micro-batch is undefined and must not be used.
+    pub supervised: usize,
+    /// Pictures that contribute to alignment: all N visual tokens are left after the cut.
+    pub contributing: usize,
+    /// Names of the samples, in row order.
+    pub samples: Vec<String>,
+    /// Defects of rows that were kept but teach nothing.
+    pub defects: Vec<Defect>,
+}
+
+impl Batch {
+    /// Lays rows out. Each picture must have `3 * image_side * image_side` values; a missing or misshapen one counts
+    /// as black.
+    pub fn assemble(rows: &[Row], geometry: Geometry) -> Self {
+        let shapes: Vec<SampleShape> = rows.iter().map(|row| row.sample.shape()).collect();
+        let bucket = Bucket::of(&shapes);
+        let per_picture = geometry.visual_tokens;
+        let picture_len = 3 * geometry.image_side * geometry.image_side;
+        let teaching = || rows.iter().filter(|row| row.defect.is_none());
+        let supervised: usize = teaching().map(|row| row.sample.targets.len()).sum();
+        let contributing = teaching().filter(|row| per_picture > 0 && row.sample.visual_len == per_picture).count();
+        let target_weight = 1.0 / supervised.max(1) as f32;
+        let vra_weight = 1.0 / (contributing * per_picture).max(1) as f32;
+
+        let mut batch = Self {
+            bucket,
+            pixels: Vec::with_capacity(bucket.images * picture_len),
+            token_ids: vec![NONE; bucket.batch * bucket.tokens],
+            visual_index: vec![NONE; bucket.batch * bucket.tokens],
+            lengths: shapes.iter().map(|shape| shape.tokens).collect(),
+            target_positions: Vec::with_capacity(bucket.targets),
+            target_ids: Vec::with_capacity(bucket.targets),
+            target_weights: Vec::with_capacity(bucket.targets),
+            vra_positions: Vec::with_capacity(bucket.images * per_picture),
+            vra_weights: Vec::with_capacity(bucket.images * per_picture),
+            tokens: shapes.iter().map(|shape| shape.tokens as usize).sum(),
+            supervised,
+            contributing,
+            samples: rows.iter().map(|row| row.name.clone()).collect(),
+            defects: rows.iter().filter_map(|row| row.defect.clone()).collect(),
+        };
+        let mut picture = 0;
+        for (index, row) in rows.iter().enumerate() {
+            let start = index * bucket.tokens;
+            let Row { sample, .. } = row;
+            batch.token_ids[start..start + sample.ids.len()].copy_from_slice(&sample.ids);
+            if row.defect.is_none() {
+                for &(position, id) in &sample.targets {
+                    batch.target_positions.push(start as u32 + position);
+                    batch.target_ids.push(id);
+                    batch.target_weights.push(target_weight);
+                }
+            }
+            if sample.visual_len == 0 {
+                continue;
+            }
+            let first = start + sample.visual_start;
+            for offset in 0..sample.visual_len {
+                batch.visual_index[first + offset] = (picture * per_picture + offset) as u32;
+            }
+            let contributes = row.defect.is_none() && sample.visual_len == per_picture;
+            for offset in 0..per_picture {
+                batch.vra_positions.push(if contributes { (first + offset) as u32 } else { NONE });
+                batch.vra_weights.push(if contributes { vra_weight } else { 0.0 });
+            }
+            match &row.pixels {
+                Some(pixels) if pixels.len() == picture_len => batch.pixels.extend_from_slice(pixels),
+                _ => batch.pixels.resize(batch.pixels.len() + picture_len, 0.0),
+            }
+            picture += 1;
+        }
+        batch.target_positions.resize(bucket.targets, NONE);
+        batch.target_ids.resize(bucket.targets, 0);
+        batch.target_weights.resize(bucket.targets, 0.0);
+        batch
+    }
+
+    /// Share of the positions that hold padding.
+    pub fn padding_share(&self) -> f64 {
+        1.0 - self.tokens as f64 / (self.bucket.batch * self.bucket.tokens).max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::defect::{Place, Rule};
+    use crate::data::sample::{Encoded, IGNORE, IMAGE_ID};
+
+    const GEOMETRY: Geometry = Geometry { visual_tokens: 2, max_length: 8, image_side: 1 };
+
+    fn row(name: &str, ids: &[i64], supervised_from: usize, pixel: Option<f32>) -> Row {
+        let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORE } else { id }).collect();
+        let encoded = Encoded { ids: ids.to_vec(), labels };
+        match Sample::splice(&encoded, GEOMETRY) {
+            Ok(sample) => Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), defect: None },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The places of a padded input that are in use.
+    fn used(values: &[u32]) -> Vec<(usize, u32)> {
+        values.iter().copied().enumerate().filter(|&(_, value)| value != NONE).collect()
+    }
+
+    #[test]
+    fn text_and_pictures_share_a_batch() {
+        let rows = [
+            row("a", &[1, IMAGE_ID, 6, 7], 3, Some(0.5)),
+            row("b", &[1, 8, 9], 1, None),
+            row("c", &[1, 4, IMAGE_ID, 5], 3, Some(0.25)),
+        ];
+        let batch = Batch::assemble(&rows, GEOMETRY);
+        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, targets: 16 });
+        assert_eq!(batch.pixels, [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]);
+        assert_eq!(
+            used(&batch.token_ids),
+            [(0, 1), (3, 6), (4, 7), (16, 1), (17, 8), (18, 9), (32, 1), (33, 4), (36, 5)]
+        );
+        assert_eq!(used(&batch.visual_index), [(1, 0), (2, 1), (34, 2), (35, 3)]);
+        assert_eq!(batch.lengths, [5, 3, 5]);
+        assert_eq!(used(&batch.target_positions), [(0, 3), (1, 16), (2, 17), (3, 35)]);
+        assert_eq!(batch.target_ids[..5], [7, 8, 9, 5, 0]);
+        assert_eq!(batch.target_weights[..5], [0.25, 0.25, 0.25, 0.25, 0.0]);
+        assert_eq!(batch.vra_positions, [1, 2, 34, 35]);
+        assert_eq!(batch.vra_weights, [0.25; 4]);
+        assert_eq!((batch.tokens, batch.supervised, batch.contributing), (13, 4, 2));
+        assert_eq!(batch.padding_share(), 1.0 - 13.0 / 48.0);
+        assert_eq!(batch.samples, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_cut_picture_is_seen_but_not_aligned() {
+        let rows =
+            [row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE_ID], 4, Some(1.0)), row("whole", &[IMAGE_ID, 3], 1, Some(2.0))];
+        let batch = Batch::assemble(&rows, GEOMETRY);
+        assert_eq!(batch.bucket.images, 2);
+        assert_eq!(used(&batch.visual_index), [(7, 0), (16, 2), (17, 3)]);
+        assert_eq!(batch.vra_positions, [NONE, NONE, 16, 17]);
+        assert_eq!(batch.vra_weights, [0.0, 0.0, 0.5, 0.5]);
+        assert_eq!(batch.contributing, 1);
+    }
+
+    #[test]
+    fn a_picture_beyond_the_cut_is_not_run() {
+        let batch = Batch::assemble(&[row("a", &[1, 2, 3, 4, 5, 6, 7, 8, IMAGE_ID], 4, None)], GEOMETRY);
+        assert_eq!((batch.bucket.images, batch.pixels.len(), batch.vra_positions.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn text_only_batches_have_no_visual_inputs() {
+        let batch = Batch::assemble(&[row("a", &[1, 2], 1, None)], GEOMETRY);
+        assert!(batch.pixels.is_empty() && batch.vra_positions.is_empty() && batch.vra_weights.is_empty());
+        assert!(used(&batch.visual_index).is_empty());
+    }
+
+    #[test]
+    fn nothing_supervised_gives_finite_zero_weights() {
+        let batch = Batch::assemble(&[row("a", &[1, 2], 2, None)], GEOMETRY);
+        assert_eq!(batch.supervised, 0);
+        assert!(batch.target_weights.iter().all(|&weight| weight == 0.0));
+        assert!(used(&batch.target_positions).is_empty());
+    }
+
+    #[test]
+    fn a_defective_row_keeps_its_place_and_teaches_nothing() {
+        let mut rows = [row("a", &[1, IMAGE_ID, 6, 7], 2, Some(0.5)), row("b", &[1, IMAGE_ID, 9], 2, Some(0.5))];
+        let whole = Batch::assemble(&rows, GEOMETRY);
+        let place = Place { file: "x.json".into(), record: 0, id: None, at: None };
+        rows[0].defect = Some(Defect { place, rule: Rule::ImageBroken, detail: String::new() });
+        rows[0].pixels = None;
+        let batch = Batch::assemble(&rows, GEOMETRY);
+        assert_eq!(batch.bucket, whole.bucket);
+        assert_eq!(batch.pixels, [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
+        assert_eq!(used(&batch.target_positions), [(0, 18)]);
+        assert_eq!(batch.target_weights[0], 1.0);
+        assert_eq!(batch.vra_positions, [NONE, NONE, 17, 18]);
+        assert_eq!(batch.vra_weights, [0.0, 0.0, 0.5, 0.5]);
+        assert_eq!((batch.supervised, batch.contributing, batch.defects.len()), (1, 1, 1));
+    }
+}

@@ -1,0 +1,93 @@
+//! Batch shapes. Every distinct shape is a plan of its own, so few shapes are used.
+
+use std::collections::BTreeSet;
+
+use super::sample::SampleShape;
+use super::sampler::StepPlan;
+
+/// Fewest target rows of a batch.
+const MIN_TARGETS: usize = 16;
+
+/// The shape of a micro-batch, and so the key of its plan.
+///
+/// Lengths are rounded up here and nowhere else: tokens to a multiple of 16 up to 256, of 64 up to 1024, of 128 above,
+/// which wastes at most an eighth of the rows from 128 tokens on; targets, of which only the head and the
+/// cross-entropy see the padding, to a power of two from 16 on. Batch and images are exact: a row of padding would cost
+/// a whole sequence, a picture of padding a whole run of the vision encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket {
+    /// Samples (B).
+    pub batch: usize,
+    /// Tokens of a sample, padding included (T).
+    pub tokens: usize,
+    /// Pictures that go through the vision encoder (I).
+    pub images: usize,
+    /// Target rows, padding included (S).
+    pub targets: usize,
+}
+
+impl Bucket {
+    /// The bucket of a micro-batch of samples with these shapes.
+    pub fn of(shapes: &[SampleShape]) -> Self {
+        let longest = shapes.iter().map(|shape| shape.tokens as usize).max().unwrap_or(0);
+        let targets: usize = shapes.iter().map(|shape| shape.targets as usize).sum();
+        Self {
+            batch: shapes.len(),
+            tokens: round_tokens(longest),
+            images: shapes.iter().filter(|shape| shape.visual > 0).count(),
+            targets: targets.next_power_of_two().max(MIN_TARGETS),
+        }
+    }
+}
+
+/// Every bucket that a run will meet, given the shape of each record.
+pub fn buckets(plan: &StepPlan, shapes: &[SampleShape]) -> BTreeSet<Bucket> {
+    let mut buckets = BTreeSet::new();
+    for step in 0..plan.steps() {
+        for micro_batch in plan.step(step).micro_batches {
+            let shapes: Vec<_> = micro_batch.iter().filter_map(|&record| shapes.get(record).copied()).collect();
+            buckets.insert(Bucket::of(&shapes));
+        }
+    }
+    buckets
+}
+
+fn round_tokens(tokens: usize) -> usize {
+    let multiple = match tokens {
+        0..=256 => 16,
+        257..=1024 => 64,
+        _ => 128,
+    };
+    tokens.max(1).next_multiple_of(multiple)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Order;
+    use crate::data::sampler::Sampler;
+
+    fn shape(tokens: u32, visual: u32, targets: u32) -> SampleShape {
+        SampleShape { tokens, visual, targets }
+    }
+
+    #[test]
+    fn shapes_are_rounded_up() {
+        let lengths = [0, 1, 16, 17, 256, 257, 1024, 1025, 2048];
+        assert_eq!(lengths.map(round_tokens), [16, 16, 16, 32, 256, 320, 1024, 1152, 2048]);
+        let bucket = Bucket::of(&[shape(20, 4, 9), shape(33, 0, 8), shape(5, 1, 0)]);
+        assert_eq!(bucket, Bucket { batch: 3, tokens: 48, images: 2, targets: 32 });
+        assert_eq!(Bucket::of(&[shape(3, 0, 0)]).targets, 16);
+    }
+
+    #[test]
+    fn a_run_names_its_buckets_ahead() {
+        let shapes = [shape(10, 4, 3), shape(40, 4, 3), shape(12, 0, 3)];
+        let plan = StepPlan::new(Sampler::new(Order::Sequential, 0, 2, 1, vec![1, 1, -1]), 1, 0);
+        let expected = [
+            Bucket { batch: 1, tokens: 16, images: 0, targets: 16 },
+            Bucket { batch: 2, tokens: 48, images: 2, targets: 16 },
+        ];
+        assert!(buckets(&plan, &shapes).into_iter().eq(expected));
+    }
+}
