@@ -150,6 +150,7 @@ pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterReport), Error> {
     let options = wgpu::NoopBackendOptions {
         limits: Some(wgpu::Limits::default()),
         features: Some(wgpu::Features::empty()),
+        device_type: Some(wgpu::DeviceType::DiscreteGpu),
         ..wgpu::NoopBackendOptions::enabled()
     };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -253,5 +254,65 @@ fn report(adapter: &wgpu::Adapter, backend: Backend) -> AdapterReport {
         cooperative_matrix: capabilities::cooperative_shapes(adapter),
         unsuitable: capabilities::unsuitable(adapter, &target),
         target,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapters(named: &[(&str, bool)]) -> Vec<AdapterReport> {
+        let report = |(index, &(name, suitable)): (usize, &(&str, bool))| AdapterReport {
+            // As in a list that another backend's adapters were taken out of.
+            index: 2 * index,
+            name: name.to_owned(),
+            backend: Backend::Vulkan,
+            kind: AdapterKind::Discrete,
+            driver: String::new(),
+            target: Target::baseline(),
+            timestamps: Timestamps::None,
+            pipeline_cache: false,
+            cooperative_matrix: Vec::new(),
+            unsuitable: (!suitable).then(|| "it has no compute shaders".to_owned()),
+        };
+        named.iter().enumerate().map(report).collect()
+    }
+
+    fn pick_from(named: &[(&str, bool)], adapter: Option<&str>) -> Result<usize, Error> {
+        let adapters = adapters(named);
+        let choice = AdapterChoice { backend: Backend::Vulkan, adapter: adapter.map(str::to_owned) };
+        pick(&choice, &adapters.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn names_and_indices_pick_the_best_that_fits() {
+        let machine = [("Old GL card", false), ("NVIDIA H200", true), ("NVIDIA T4", true), ("llvmpipe", true)];
+        assert_eq!(pick_from(&machine, None), Ok(1));
+        assert_eq!(pick_from(&machine, Some("nvidia")), Ok(1));
+        assert_eq!(pick_from(&machine, Some("t4")), Ok(2));
+        assert_eq!(pick_from(&machine, Some("6")), Ok(3));
+    }
+
+    #[test]
+    fn what_cannot_be_picked_is_an_error_that_helps() {
+        let machine = [("Old GL card", false), ("llvmpipe", true)];
+        let message = |adapter| pick_from(&machine, Some(adapter)).unwrap_err().to_string();
+        assert_eq!(
+            message("radeon"),
+            "no adapter matches `radeon`; available: 0: Old GL card (vulkan), 2: llvmpipe (vulkan)"
+        );
+        assert_eq!(
+            message("old"),
+            "adapter `Old GL card` cannot be used: it has no compute shaders; `viral-wgpu devices` lists the others"
+        );
+        assert_eq!(pick_from(&[], None), Err(Error::NoDevice { backend: "vulkan".into() }));
+    }
+
+    #[test]
+    fn backends_have_the_names_that_users_type() {
+        assert_eq!("Vulkan".parse(), Ok(Backend::Vulkan));
+        assert_eq!("gl".parse(), Ok(Backend::Gl));
+        let error = "cuda".parse::<Backend>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown backend `cuda`; known: auto, vulkan, metal, dx12, gl");
     }
 }
