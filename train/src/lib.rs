@@ -12,6 +12,7 @@
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod run;
 
 pub use config::Config;
 pub use error::{Error, Kind, Result};

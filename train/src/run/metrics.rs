@@ -1,0 +1,184 @@
+//! `metrics.jsonl`: one JSON object for each optimiser step.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// The figures of one optimiser step. Fields are written in this order; a figure that is not finite is written as null.
+///
+/// Only `seconds` and `tokens_per_second` depend on the clock: all else is the same in two runs of one configuration on
+/// one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Counts from 0.
+    pub step: u64,
+    /// Language-model loss plus weighted alignment loss, mean over the step's micro-batches.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss: f64,
+    /// Language-model loss, mean over the step's micro-batches.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss_lm: f64,
+    /// Alignment loss before weighting, mean over the step's micro-batches; 0 where nothing is aligned.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss_vra: f64,
+    /// L2 norm over the gradients of all trainable tensors, before clipping.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub grad_norm: f64,
+    /// Learning rate of everything but the model's projector.
+    pub lr: f64,
+    /// Learning rate of the model's projector.
+    pub lr_projector: f64,
+    /// Tokens that the language model saw, visual tokens included and padding not.
+    pub tokens: u64,
+    /// Tokens that the language-model loss is taken over.
+    pub supervised_tokens: u64,
+    /// Wall-clock time of the step.
+    pub seconds: f64,
+    /// `tokens` per second of wall-clock time.
+    pub tokens_per_second: f64,
+    /// Whether the update was left out because a figure was not finite.
+    pub skipped: bool,
+}
+
+/// The file while a run writes to it. Each step reaches the operating system as one whole line.
+#[derive(Debug)]
+pub struct MetricsFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl MetricsFile {
+    /// Makes an empty file.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the disk refuses.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).map_err(|error| Error::io("make the metrics file", path, &error))?;
+        Ok(Self { file, path: path.into() })
+    }
+
+    /// Appends one step.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the disk refuses.
+    pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
+        let mut line = serde_json::to_string(metrics)
+            .map_err(|error| Error::internal("cannot write the metrics", error.to_string()))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(|error| Error::io("write the metrics", &self.path, &error))
+    }
+}
+
+/// All steps of a metrics file. A last line without an end, as a power loss leaves it, is left out.
+///
+/// # Errors
+/// [`Kind::Io`] if the file cannot be read, [`Kind::Verification`] if a line is not what this program writes.
+pub fn read_metrics(path: &Path) -> Result<Vec<StepMetrics>> {
+    let file = File::open(path).map_err(|error| Error::io("read the metrics", path, &error))?;
+    let mut reader = BufReader::new(file);
+    let mut steps = Vec::new();
+    let mut line = String::new();
+    while reader.read_line(&mut line).map_err(|error| Error::io("read the metrics", path, &error))? > 0 {
+        if line.ends_with('\n') {
+            steps.push(serde_json::from_str(&line).map_err(|error| Error {
+                kind: Kind::Verification,
+                what: "a line of the metrics cannot be read".into(),
+                place: format!("{}:{}", path.display(), steps.len() + 1),
+                why: error.to_string(),
+                hint: "the file was changed since it was written; restore it, or remove the line".into(),
+            })?);
+        }
+        line.clear();
+    }
+    Ok(steps)
+}
+
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::run) fn sample(step: u64) -> StepMetrics {
+        StepMetrics {
+            step,
+            loss: 5.0,
+            loss_lm: 5.1,
+            loss_vra: -0.2,
+            grad_norm: 1.25,
+            lr: 1e-4,
+            lr_projector: 1e-5,
+            tokens: 100,
+            supervised_tokens: 40,
+            seconds: 0.5,
+            tokens_per_second: 200.0,
+            skipped: false,
+        }
+    }
+
+    #[test]
+    fn a_line_has_exactly_the_keys_of_the_contract_in_order() {
+        let json = serde_json::to_string(&sample(0)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            [
+                "step",
+                "loss",
+                "loss_lm",
+                "loss_vra",
+                "grad_norm",
+                "lr",
+                "lr_projector",
+                "tokens",
+                "supervised_tokens",
+                "seconds",
+                "tokens_per_second",
+                "skipped"
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_survive_to_the_last_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::create(&path).unwrap();
+        let mut written = Vec::new();
+        for step in 0..50 {
+            let x = f64::from(f32::from_bits(0x3f80_0001 + (step as u32) * 0x0012_3457));
+            let metrics = StepMetrics { loss: x, loss_lm: x / 3.0, lr: 2e-4 / (step as f64 + 1.0), ..sample(step) };
+            file.append(&metrics).unwrap();
+            written.push(metrics);
+            assert_eq!(read_metrics(&path).unwrap(), written, "each line is there as soon as it is written");
+        }
+    }
+
+    #[test]
+    fn figures_that_are_not_finite_are_null() {
+        let metrics = StepMetrics { loss: f64::NAN, grad_norm: f64::INFINITY, skipped: true, ..sample(3) };
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert!(json.contains("\"loss\":null") && json.contains("\"grad_norm\":null"), "{json}");
+        let back: StepMetrics = serde_json::from_str(&json).unwrap();
+        assert!(back.loss.is_nan() && back.grad_norm.is_nan() && back.skipped);
+    }
+
+    #[test]
+    fn torn_and_foreign_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let line = serde_json::to_string(&sample(0)).unwrap();
+        std::fs::write(&path, format!("{line}\n{}", line.get(..20).unwrap())).unwrap();
+        assert_eq!(read_metrics(&path).unwrap().len(), 1);
+        std::fs::write(&path, format!("{line}\nnonsense\n")).unwrap();
+        let error = read_metrics(&path).unwrap_err();
+        assert!(error.place.ends_with("metrics.jsonl:2"), "{error}");
+    }
+}

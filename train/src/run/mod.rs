@@ -1,0 +1,22 @@
+//! What a run shows and what it leaves behind.
+//!
+//! * [`RunFolder`] owns the folder of a run while its process lives (`folder.rs`, `lock.rs`);
+//! * [`RunRecord`] is `run.json`: what ran, with which settings, on which device (`record.rs`);
+//! * [`Recorder`] takes the figures of each optimiser step to `metrics.jsonl`, to the progress line on standard error,
+//!   and in the end to `loss.svg` (`recorder.rs`, `metrics.rs`, `progress.rs`, `plot/`);
+//! * [`terminal`] keeps log lines and the progress line apart.
+
+mod folder;
+mod lock;
+mod metrics;
+mod plot;
+mod progress;
+mod record;
+mod recorder;
+pub mod terminal;
+
+pub use folder::RunFolder;
+pub use metrics::{MetricsFile, StepMetrics, read_metrics};
+pub use plot::loss_svg;
+pub use record::{DeviceRecord, RunRecord, Status};
+pub use recorder::{Outcome, Recorder, Summary};

@@ -1,0 +1,214 @@
+//! Takes what each optimiser step yields to the files and the eyes of the user.
+
+use std::time::Instant;
+
+use super::folder::RunFolder;
+use super::metrics::{MetricsFile, StepMetrics, read_metrics};
+use super::plot::loss_svg;
+use super::progress::Progress;
+use super::record::{RunRecord, Status};
+use crate::error::Result;
+
+/// What a training step reports; [`Recorder::step`] adds the time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Counts from 0.
+    pub step: u64,
+    /// Language-model loss plus weighted alignment loss, mean over the step's micro-batches.
+    pub loss: f64,
+    /// Language-model loss, mean over the step's micro-batches.
+    pub loss_lm: f64,
+    /// Alignment loss before weighting, mean over the step's micro-batches; 0 where nothing is aligned.
+    pub loss_vra: f64,
+    /// L2 norm over the gradients of all trainable tensors, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of everything but the model's projector.
+    pub lr: f64,
+    /// Learning rate of the model's projector.
+    pub lr_projector: f64,
+    /// Tokens that the language model saw, visual tokens included and padding not.
+    pub tokens: u64,
+    /// Tokens that the language-model loss is taken over.
+    pub supervised_tokens: u64,
+    /// Whether the update was left out because a figure was not finite.
+    pub skipped: bool,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The first step.
+    pub first: StepMetrics,
+    /// The last step.
+    pub last: StepMetrics,
+    /// Wall-clock time of all steps together.
+    pub seconds: f64,
+}
+
+/// Writes `metrics.jsonl`, shows progress, and in the end draws `loss.svg` and closes `run.json`.
+#[derive(Debug)]
+pub struct Recorder<'run> {
+    folder: &'run RunFolder,
+    record: RunRecord,
+    metrics: MetricsFile,
+    progress: Progress,
+    first: Option<StepMetrics>,
+    last: Option<StepMetrics>,
+    start: Instant,
+    previous: Instant,
+}
+
+impl<'run> Recorder<'run> {
+    /// Writes `run.json` and begins to measure the first step.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn start(folder: &'run RunFolder, record: RunRecord) -> Result<Self> {
+        folder.write_record(&record)?;
+        let metrics = MetricsFile::create(&folder.join("metrics.jsonl"))?;
+        let progress = Progress::new(record.steps);
+        let now = Instant::now();
+        Ok(Self { folder, record, metrics, progress, first: None, last: None, start: now, previous: now })
+    }
+
+    /// Records a step that took the time since the one before.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn step(&mut self, outcome: &Outcome) -> Result<()> {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.previous).as_secs_f64();
+        self.previous = now;
+        let metrics = with_time(outcome, seconds);
+        self.metrics.append(&metrics)?;
+        self.progress.step(&metrics);
+        self.first.get_or_insert_with(|| metrics.clone());
+        self.last = Some(metrics);
+        Ok(())
+    }
+
+    /// Draws the curves and marks the run as finished. Nothing comes back if there was no step.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn finish(mut self) -> Result<Option<Summary>> {
+        self.close(Status::Finished)?;
+        let seconds = self.previous.duration_since(self.start).as_secs_f64();
+        Ok(self.first.take().zip(self.last.take()).map(|(first, last)| Summary { first, last, seconds }))
+    }
+
+    fn close(&mut self, status: Status) -> Result<()> {
+        self.record.status = status;
+        let steps = read_metrics(&self.folder.join("metrics.jsonl"))?;
+        let name = self.folder.path().file_name().unwrap_or(self.folder.path().as_os_str());
+        self.folder.write("loss.svg", loss_svg(&steps, &name.to_string_lossy()).as_bytes())?;
+        self.folder.write_record(&self.record)
+    }
+}
+
+impl Drop for Recorder<'_> {
+    /// A run that ends with an error still gets its curves, and is marked as failed.
+    fn drop(&mut self) {
+        if self.record.status != Status::Finished
+            && let Err(error) = self.close(Status::Failed)
+        {
+            log::warn!("{error}");
+        }
+    }
+}
+
+fn with_time(outcome: &Outcome, seconds: f64) -> StepMetrics {
+    StepMetrics {
+        step: outcome.step,
+        loss: outcome.loss,
+        loss_lm: outcome.loss_lm,
+        loss_vra: outcome.loss_vra,
+        grad_norm: outcome.grad_norm,
+        lr: outcome.lr,
+        lr_projector: outcome.lr_projector,
+        tokens: outcome.tokens,
+        supervised_tokens: outcome.supervised_tokens,
+        seconds,
+        tokens_per_second: if seconds > 0.0 { outcome.tokens as f64 / seconds } else { 0.0 },
+        skipped: outcome.skipped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::run::DeviceRecord;
+
+    fn outcome(step: u64) -> Outcome {
+        Outcome {
+            step,
+            loss: 5.0 - step as f64,
+            loss_lm: 5.0,
+            loss_vra: -0.1 * step as f64,
+            grad_norm: 1.0,
+            lr: 1e-4,
+            lr_projector: 1e-5,
+            tokens: 10,
+            supervised_tokens: 5,
+            skipped: false,
+        }
+    }
+
+    fn record(steps: u64) -> RunRecord {
+        RunRecord::new(&Config::default(), DeviceRecord::default(), steps, BTreeMap::new())
+    }
+
+    #[test]
+    fn a_run_leaves_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        let folder = RunFolder::create(&path).unwrap();
+        let mut recorder = Recorder::start(&folder, record(3)).unwrap();
+        for step in 0..3 {
+            recorder.step(&outcome(step)).unwrap();
+        }
+        let summary = recorder.finish().unwrap().unwrap();
+        assert_eq!((summary.first.step, summary.last.step), (0, 2));
+        assert!(summary.seconds >= 0.0);
+        drop(folder);
+        let lines = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+        assert_eq!(lines.lines().count(), 3);
+        assert!(fs::read_to_string(path.join("run.json")).unwrap().contains("\"status\": \"finished\""));
+        assert!(fs::read_to_string(path.join("loss.svg")).unwrap().starts_with("<svg"));
+        assert!(RunFolder::create(&path).unwrap_err().to_string().contains("a finished run"));
+    }
+
+    #[test]
+    fn a_run_that_fails_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(root.path()).unwrap();
+        let mut recorder = Recorder::start(&folder, record(3)).unwrap();
+        recorder.step(&outcome(0)).unwrap();
+        drop(recorder);
+        assert!(root.path().join("loss.svg").exists());
+        drop(folder);
+        assert!(RunFolder::create(root.path()).unwrap_err().to_string().contains("an unfinished run"));
+    }
+
+    #[test]
+    fn times_are_the_only_difference_between_two_runs() {
+        let mut runs = Vec::new();
+        for _ in 0..2 {
+            let root = tempfile::tempdir().unwrap();
+            let folder = RunFolder::create(root.path()).unwrap();
+            let mut recorder = Recorder::start(&folder, record(3)).unwrap();
+            for step in 0..3 {
+                recorder.step(&outcome(step)).unwrap();
+            }
+            let _ = recorder.finish().unwrap();
+            let steps = read_metrics(&root.path().join("metrics.jsonl")).unwrap();
+            runs.push(steps.into_iter().map(|m| StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..m }));
+        }
+        let (first, second) = (runs.remove(0), runs.remove(0));
+        assert!(first.eq(second));
+    }
+}
