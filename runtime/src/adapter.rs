@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use viral_shaders::Target;
+use viral_shaders::{DeviceClass, Target};
 
 use crate::capabilities::{self, CooperativeShape, Timestamps};
 use crate::{Error, blocking};
@@ -150,7 +150,6 @@ pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterReport), Error> {
     let options = wgpu::NoopBackendOptions {
         limits: Some(wgpu::Limits::default()),
         features: Some(wgpu::Features::empty()),
-        device_type: Some(wgpu::DeviceType::DiscreteGpu),
         ..wgpu::NoopBackendOptions::enabled()
     };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -160,7 +159,10 @@ pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterReport), Error> {
     });
     let adapter = blocking::wait(instance.enumerate_adapters(wgpu::Backends::NOOP)).into_iter().next();
     let adapter = adapter.ok_or_else(|| Error::NoDevice { backend: "noop".to_owned() })?;
-    let report = report(&adapter, Backend::Auto);
+    let mut report = report(&adapter, Backend::Auto);
+    // It calls itself a processor, which would select the kernels for one; it stands for hardware in general.
+    report.kind = AdapterKind::Other;
+    report.target.class = DeviceClass::Gpu;
     Ok((adapter, report))
 }
 

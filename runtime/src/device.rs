@@ -104,7 +104,7 @@ impl Device {
         let pipelines = Pipelines::new(&device, &info, features, options);
         Ok(Self {
             inner: Arc::new(Inner {
-                target: capabilities::target(&info, features, &limits),
+                target: Target { class: report.target.class, ..capabilities::target(&info, features, &limits) },
                 adapter: report,
                 features,
                 checks: options.checks,

@@ -154,7 +154,7 @@ fn tickets_may_be_taken_in_any_order_and_dropped() {
     let device = device();
     let buffer = device.buffer("buffer", 64).unwrap();
     let mut stream = Stream::new(&device, StreamOptions::default()).unwrap();
-    let mut write_and_read = |stream: &mut Stream, value: f32| {
+    let write_and_read = |stream: &mut Stream, value: f32| {
         stream.write(&buffer, 8, &value.to_le_bytes()).unwrap();
         stream.read_later(&buffer, 8..12).unwrap()
     };
