@@ -16,7 +16,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 
-# How tensors are called in a file, as rewrites of the names that the current library saves (the first one).
+# How tensors are called in a file, as rewrites of the names that the current library saves (the first one). "hub" also has the
+# sparse configuration file of published models.
 DIALECTS = {
     "saved": [],
     "hub": [(r"^vision_tower\.", "vision_tower.vision_model.")],
@@ -43,6 +44,7 @@ class LlavaShape:
     image: int
     patch: int = 14
     merges: int = 200
+    head_dim: int | None = None
     rms_eps: float = 1e-5
     rope_theta: float = 10000.0
 
@@ -55,6 +57,7 @@ class TeacherShape:
     image: int  # the position table's own; another input size makes the model resample it
     patch: int = 14
     mlp_ratio: int = 2
+    swiglu: bool = False
 
 
 def make_tokenizer(merges: int) -> Tokenizer:
@@ -109,6 +112,7 @@ def write_llava(folder: Path, shape: LlavaShape, seed: int, dtype: torch.dtype, 
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
         vocab_size=-(-vocab // 16) * 16,
         max_position_embeddings=2048,
         rms_norm_eps=shape.rms_eps,
@@ -130,6 +134,8 @@ def write_llava(folder: Path, shape: LlavaShape, seed: int, dtype: torch.dtype, 
     (folder / "generation_config.json").unlink()
     rename_processor(folder / "preprocessor_config.json")
     rewrite(folder, dialect, shards)
+    if dialect == "hub":
+        make_sparse(folder / "config.json")
 
 
 def rename_processor(file: Path) -> None:
@@ -137,6 +143,25 @@ def rename_processor(file: Path) -> None:
     settings = json.loads(file.read_text())
     settings["image_processor_type"] = "CLIPImageProcessor"
     file.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def make_sparse(file: Path) -> None:
+    """Drops what equals a library default, and writes the rest under the keys that older library versions know."""
+    config = json.loads(file.read_text())
+    text, vision = config["text_config"], config["vision_config"]
+    text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
+    if text["num_key_value_heads"] == text["num_attention_heads"]:
+        del text["num_key_value_heads"]
+    if text["head_dim"] * text["num_attention_heads"] == text["hidden_size"]:
+        del text["head_dim"]
+    defaults = [(text, LlamaConfig().to_dict() | {"rope_theta": 10000.0}), (vision, CLIPVisionConfig().to_dict())]
+    for part, default in defaults:
+        for key in [key for key in part if key in default and part[key] == default[key] and key != "model_type"]:
+            del part[key]
+    for key in ("vision_feature_layer", "vision_feature_select_strategy", "projector_hidden_act", "multimodal_projector_bias"):
+        del config[key]
+    config["torch_dtype"] = config.pop("dtype")
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def rewrite(folder: Path, dialect: str, shards: int) -> None:
@@ -172,6 +197,7 @@ def write_teacher(folder: Path, shape: TeacherShape, seed: int) -> None:
             mlp_ratio=shape.mlp_ratio,
             image_size=shape.image,
             patch_size=shape.patch,
+            use_swiglu_ffn=shape.swiglu,
         )
     )
     randomise(model, seed)
