@@ -1,0 +1,126 @@
+//! The composed model: vision tower, projector, decoder.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Activation, ClipVisionConfig, ConfigError, Document, Section, TextConfig};
+
+/// Which rows of the chosen hidden state become visual tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FeatureSelect {
+    /// `default`: the patches.
+    Patches,
+    /// `full`: the class token and the patches.
+    Full,
+}
+
+/// A LLaVA model in the Hugging Face layout (`model_type` "llava").
+#[derive(Clone, Debug, PartialEq)]
+pub struct LlavaConfig {
+    /// The decoder.
+    pub text: TextConfig,
+    /// The vision tower.
+    pub vision: ClipVisionConfig,
+    /// Token id that stands for a visual token in the library's own sequences.
+    pub image_token_index: i64,
+    /// Blocks of the tower that are run: the features are hidden state number `vision_blocks`, where state 0 is the
+    /// embedding after `pre_layrnorm`. Always below or equal `vision.layers`.
+    pub vision_blocks: usize,
+    /// Rows of that state that are used.
+    pub feature_select: FeatureSelect,
+    /// Activation between the projector's two linear layers.
+    pub projector_hidden_act: Activation,
+    /// Whether the projector's linear layers have a bias.
+    pub projector_bias: bool,
+    /// `image_seq_length` as stored. Informational: [`Self::visual_tokens`] is what the tower yields.
+    pub image_seq_length: usize,
+}
+
+impl LlavaConfig {
+    /// Visual tokens of one picture.
+    pub fn visual_tokens(&self) -> usize {
+        match self.feature_select {
+            FeatureSelect::Patches => self.vision.patches(),
+            FeatureSelect::Full => self.vision.positions(),
+        }
+    }
+
+    /// Whether the head shares the embedding table (then the checkpoint need not hold `lm_head.weight`).
+    pub fn tied_head(&self) -> bool {
+        self.text.tie_word_embeddings
+    }
+
+    /// Reads `config.json` of a model directory.
+    ///
+    /// # Errors
+    /// The file is missing, is not JSON, or holds a setting that is wrong, contradictory or not implemented.
+    pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
+        let document = Document::read(&dir.join("config.json"))?;
+        Self::from_section(&document.root())
+    }
+
+    /// Reads the text of a `config.json`; `path` only appears in messages.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`].
+    pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, ConfigError> {
+        let document = Document::parse(path, json)?;
+        Self::from_section(&document.root())
+    }
+
+    fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
+        const LAYOUT: &str = "llava (the Hugging Face layout; other layouts have to be converted first)";
+        match s.text("model_type")? {
+            Some("llava") => {}
+            Some(_) => return Err(s.unsupported("model_type", LAYOUT)),
+            None => return Err(s.wrong("model_type", LAYOUT)),
+        }
+        if s.value("quantization_config").is_some() {
+            return Err(s.unsupported("quantization_config", "checkpoints in f32, f16 or bf16"));
+        }
+        let mut text = TextConfig::from_section(s.section("text_config")?, s)?;
+        // The library ties the head when either level says so.
+        text.tie_word_embeddings |= s.flag("tie_word_embeddings", false)?;
+        let vision = match s.section("vision_config")? {
+            Some(section) => ClipVisionConfig::from_section(&section)?,
+            None => ClipVisionConfig::large_336(),
+        };
+        let feature_select = match s.text("vision_feature_select_strategy")? {
+            None | Some("default") => FeatureSelect::Patches,
+            Some("full") => FeatureSelect::Full,
+            Some(_) => return Err(s.unsupported("vision_feature_select_strategy", "default, full")),
+        };
+        let index_key = if s.value("image_token_index").is_some() { "image_token_index" } else { "image_token_id" };
+        Ok(Self {
+            vision_blocks: vision_blocks(s, vision.layers)?,
+            text,
+            vision,
+            image_token_index: s.integer(index_key, 32000)?,
+            feature_select,
+            projector_hidden_act: s.activation("projector_hidden_act", Activation::Gelu, &Activation::ALL)?,
+            projector_bias: s.flag("multimodal_projector_bias", true)?,
+            image_seq_length: s.size("image_seq_length", 576)?,
+        })
+    }
+}
+
+/// `vision_feature_layer` as a count of blocks: it indexes the tuple of `layers + 1` hidden states, from the end when
+/// negative. A list of one layer means that layer.
+fn vision_blocks(s: &Section<'_>, layers: usize) -> Result<usize, ConfigError> {
+    const KEY: &str = "vision_feature_layer";
+    let layer = match s.value(KEY) {
+        Some(Value::Array(list)) => match list.as_slice() {
+            [one] => one.as_i64().ok_or_else(|| s.wrong(KEY, "an integer"))?,
+            _ => return Err(s.unsupported(KEY, "one layer")),
+        },
+        _ => s.integer(KEY, -2)?,
+    };
+    let states = layers as i64 + 1;
+    let index = if layer < 0 { states + layer } else { layer };
+    if (0..states).contains(&index) {
+        return Ok(index as usize);
+    }
+    Err(s
+        .inconsistent(format!("`{KEY}` = {layer} is outside the {states} hidden states of a tower of {layers} blocks")))
+}

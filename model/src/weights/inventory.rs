@@ -1,0 +1,148 @@
+//! Which tensors a model consists of, computed from its configuration.
+
+use crate::config::{ClipVisionConfig, Dinov2Config, Dinov2Ffn, LlavaConfig, TextConfig};
+
+/// A tensor that must be present: canonical name and shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Canonical name.
+    pub name: String,
+    /// Extents.
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    /// A spec from its parts.
+    pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
+        Self { name: name.into(), shape: shape.into() }
+    }
+}
+
+/// The tensors of a model, and those that its files may hold besides without being used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Tensors that must be present, in the order of a forward pass.
+    pub required: Vec<TensorSpec>,
+    /// Prefixes of names that may be present and are not read.
+    pub unused: Vec<String>,
+}
+
+impl Inventory {
+    /// A LLaVA model. Vision blocks behind the feature layer are not required, nor is the head when it shares the
+    /// embedding table.
+    pub fn llava(config: &LlavaConfig) -> Self {
+        let mut inventory = Self::default();
+        inventory.clip("model.vision_tower", &config.vision, config.vision_blocks);
+        let (vision, hidden) = (config.vision.hidden_size, config.text.hidden_size);
+        inventory.linear("model.multi_modal_projector.linear_1", hidden, vision, config.projector_bias);
+        inventory.linear("model.multi_modal_projector.linear_2", hidden, hidden, config.projector_bias);
+        inventory.decoder("model.language_model", &config.text);
+        if config.tied_head() {
+            inventory.unused.push("lm_head.weight".into());
+        } else {
+            inventory.need("lm_head.weight", [config.text.vocab_size, hidden]);
+        }
+        // Checkpoints of the reference release carry their frozen teacher along.
+        inventory.unused.push("alignment_encoder.".into());
+        inventory
+    }
+
+    /// A DINOv2 model under the names of the files on the hub.
+    pub fn dinov2(config: &Dinov2Config) -> Self {
+        let mut inventory = Self::default();
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        inventory.need("embeddings.cls_token", [1, 1, width]);
+        inventory.need("embeddings.position_embeddings", [1, config.positions(), width]);
+        if config.register_tokens > 0 {
+            inventory.need("embeddings.register_tokens", [1, config.register_tokens, width]);
+        }
+        inventory.need("embeddings.patch_embeddings.projection.weight", [width, 3, patch, patch]);
+        inventory.need("embeddings.patch_embeddings.projection.bias", [width]);
+        for layer in 0..config.layers {
+            let block = format!("encoder.layer.{layer}");
+            inventory.norm(&format!("{block}.norm1"), width);
+            for part in ["query", "key", "value"] {
+                inventory.linear(&format!("{block}.attention.attention.{part}"), width, width, config.qkv_bias);
+            }
+            inventory.linear(&format!("{block}.attention.output.dense"), width, width, true);
+            inventory.need(format!("{block}.layer_scale1.lambda1"), [width]);
+            inventory.norm(&format!("{block}.norm2"), width);
+            match config.ffn {
+                Dinov2Ffn::Mlp { hidden, .. } => {
+                    inventory.linear(&format!("{block}.mlp.fc1"), hidden, width, true);
+                    inventory.linear(&format!("{block}.mlp.fc2"), width, hidden, true);
+                }
+                Dinov2Ffn::SwiGlu { hidden } => {
+                    inventory.linear(&format!("{block}.mlp.weights_in"), 2 * hidden, width, true);
+                    inventory.linear(&format!("{block}.mlp.weights_out"), width, hidden, true);
+                }
+            }
+            inventory.need(format!("{block}.layer_scale2.lambda1"), [width]);
+        }
+        inventory.norm("layernorm", width);
+        inventory.unused.extend(["embeddings.mask_token".into(), "classifier.".into()]);
+        inventory
+    }
+
+    /// Whether a stored tensor may be there without being used.
+    pub(super) fn is_unused(&self, name: &str) -> bool {
+        self.unused.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    }
+
+    /// The first `blocks` blocks of a CLIP tower.
+    fn clip(&mut self, prefix: &str, config: &ClipVisionConfig, blocks: usize) {
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        self.need(format!("{prefix}.embeddings.class_embedding"), [width]);
+        self.need(format!("{prefix}.embeddings.patch_embedding.weight"), [width, 3, patch, patch]);
+        self.need(format!("{prefix}.embeddings.position_embedding.weight"), [config.positions(), width]);
+        self.norm(&format!("{prefix}.pre_layrnorm"), width);
+        for layer in 0..blocks {
+            let block = format!("{prefix}.encoder.layers.{layer}");
+            self.norm(&format!("{block}.layer_norm1"), width);
+            for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+                self.linear(&format!("{block}.self_attn.{part}"), width, width, true);
+            }
+            self.norm(&format!("{block}.layer_norm2"), width);
+            self.linear(&format!("{block}.mlp.fc1"), config.intermediate_size, width, true);
+            self.linear(&format!("{block}.mlp.fc2"), width, config.intermediate_size, true);
+        }
+        self.unused.extend((blocks..config.layers).map(|layer| format!("{prefix}.encoder.layers.{layer}.")));
+        self.unused.push(format!("{prefix}.post_layernorm."));
+    }
+
+    fn decoder(&mut self, prefix: &str, config: &TextConfig) {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let (query, kv) = (config.query_width(), config.kv_width());
+        self.need(format!("{prefix}.embed_tokens.weight"), [config.vocab_size, hidden]);
+        for layer in 0..config.layers {
+            let block = format!("{prefix}.layers.{layer}");
+            self.need(format!("{block}.input_layernorm.weight"), [hidden]);
+            self.linear(&format!("{block}.self_attn.q_proj"), query, hidden, config.qkv_bias);
+            self.linear(&format!("{block}.self_attn.k_proj"), kv, hidden, config.qkv_bias);
+            self.linear(&format!("{block}.self_attn.v_proj"), kv, hidden, config.qkv_bias);
+            self.linear(&format!("{block}.self_attn.o_proj"), hidden, query, config.output_bias);
+            self.need(format!("{block}.post_attention_layernorm.weight"), [hidden]);
+            self.linear(&format!("{block}.mlp.gate_proj"), wide, hidden, false);
+            self.linear(&format!("{block}.mlp.up_proj"), wide, hidden, false);
+            self.linear(&format!("{block}.mlp.down_proj"), hidden, wide, false);
+        }
+        self.need(format!("{prefix}.norm.weight"), [hidden]);
+    }
+
+    fn need(&mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>) {
+        self.required.push(TensorSpec::new(name, shape));
+    }
+
+    /// A linear layer's weight (out, in) and optional bias (out).
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) {
+        self.need(format!("{name}.weight"), [outputs, inputs]);
+        if bias {
+            self.need(format!("{name}.bias"), [outputs]);
+        }
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        self.need(format!("{name}.weight"), [width]);
+        self.need(format!("{name}.bias"), [width]);
+    }
+}

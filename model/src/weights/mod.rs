@@ -1,0 +1,26 @@
+//! Weight files: safetensors, single or sharded, in any naming dialect.
+//!
+//! [`Checkpoint::open`] maps the files and gives each tensor its canonical name ([`NameMap`]); an [`Inventory`] built
+//! from the configuration says what must be there; [`Checkpoint::check`] compares the two and reports everything that
+//! is missing, left over or of the wrong shape; only then are tensors read, as [`TensorView`]s over the mapped bytes.
+//!
+//! Nothing here executes anything from a file: pickle archives are refused, not opened.
+
+mod checkpoint;
+mod error;
+mod file;
+mod inventory;
+mod mapping;
+mod names;
+mod view;
+mod write;
+
+pub use checkpoint::Checkpoint;
+pub use error::{CheckpointError, ShapeMismatch};
+pub use file::TensorFile;
+pub use inventory::{Inventory, TensorSpec};
+pub use names::NameMap;
+pub use view::{StoredDtype, TensorView};
+pub use write::{TensorOut, write_safetensors};
+
+pub(crate) use error::printable;
