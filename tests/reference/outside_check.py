@@ -38,8 +38,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the first case; the others follow")
     parser.add_argument("--dir", type=Path, help="write the cases here and keep them")
-    parser.add_argument("options", nargs="*", help="after --, handed to `viral-wgpu train`")
-    args = parser.parse_args()
+    parser.epilog = "What follows -- is handed to `viral-wgpu train`."
+    given = sys.argv[1:]
+    split = given.index("--") if "--" in given else len(given)
+    args, options = parser.parse_args(given[:split]), given[split + 1 :]
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     failed = 0
@@ -50,7 +52,7 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             worst = {"loss": math.nan, "norm": math.nan, "tensor": math.nan}
             try:
-                result = "ok: " + check(folder, seed, args.binary.resolve(), args.options, worst)
+                result = "ok: " + check(folder, seed, args.binary.resolve(), options, worst)
             except Mismatch as error:
                 result, failed = f"FAILED: {error}", failed + 1
             except Exception:
@@ -66,7 +68,7 @@ def check(folder: Path, seed: int, binary: Path, options: list[str], worst: dict
     config = read_config(folder / "config.toml")
     start = None
     if config["model"]["adapter"] is None:
-        still = [f"--set=train.{key}=0" for key in ("lr", "projector_lr", "weight_decay")]
+        still = [f"--set=train.{key}=0.0" for key in ("lr", "projector_lr", "weight_decay")]
         run(binary, folder, "init", [*options, "--set=train.steps=1", *still])
         start = folder / "init" / "adapter"
         check_fresh(start)
