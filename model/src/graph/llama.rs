@@ -1,0 +1,107 @@
+//! The decoder: LLaMA, and Qwen2 with its biases. Reference: H. Touvron et al., 2023, in the form of the library's
+//! `LlamaModel`.
+
+use viral_compiler::{Graph, Value};
+
+use super::leaf::{Leaves, Trainable};
+use super::lora::{Adapters, LinearMap};
+use super::source::{LeafSource, RopePart};
+use super::{extents, lora};
+use crate::config::TextConfig;
+
+/// Label of the tag on each layer's input, between which a pass may recompute.
+pub const BLOCK: &str = "block";
+
+/// All `L + 1` states `(B, T, D)` of the decoder on embeddings `h0 (B, T, D)`.
+///
+/// Entry 0 is `h0`, entry `k < L` the residual stream after layer `k` (counted from 1), and entry `L` the stream after the
+/// last layer **and the final norm**: the index convention of VIRAL's target layers. Attention is causal and positions count
+/// from 0 in every row, so rows are padded on the right.
+pub fn hidden_states(
+    g: &mut Graph,
+    config: &TextConfig,
+    adapters: Option<&Adapters>,
+    trainable: Trainable,
+    h0: Value,
+) -> Vec<Value> {
+    let leaves = Leaves::new("model.language_model", trainable);
+    let [batch, tokens] = extents(g, h0);
+    let layers = Decoder { config, adapters, batch, tokens };
+    let mut states = Vec::with_capacity(config.layers + 1);
+    let mut h = h0;
+    for index in 0..config.layers {
+        h = g.scoped(format!("layers.{index}"), |g| {
+            let input = g.tag(h, BLOCK);
+            states.push(input);
+            layers.layer(g, &leaves.under(&format!("layers.{index}")), input)
+        });
+    }
+    states.push(g.scoped("norm", |g| leaves.rms_norm(g, "norm", h, config.rms_norm_eps)));
+    states
+}
+
+/// What all layers have in common.
+struct Decoder<'c> {
+    config: &'c TextConfig,
+    adapters: Option<&'c Adapters>,
+    batch: usize,
+    tokens: usize,
+}
+
+impl Decoder<'_> {
+    /// `h (B, T, D)` after `h += attention(norm(h))` and `h += mlp(norm(h))`.
+    fn layer(&self, g: &mut Graph, leaves: &Leaves, h: Value) -> Value {
+        let eps = self.config.rms_norm_eps;
+        let normed = g.scoped("input_layernorm", |g| leaves.rms_norm(g, "input_layernorm", h, eps));
+        let attended = self.attention(g, leaves, normed);
+        let h = g.add(h, attended);
+        let normed = g.scoped("post_attention_layernorm", |g| leaves.rms_norm(g, "post_attention_layernorm", h, eps));
+        let fed = self.mlp(g, leaves, normed);
+        g.add(h, fed)
+    }
+
+    /// Causal attention with rotary positions over `x (B, T, D)`.
+    fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+        let c = self.config;
+        let shape = g.shape(x).to_vec();
+        let (x, _) = g.flatten_rows(x); // (B·T, D)
+        let [cos, sin] = [RopePart::Cos, RopePart::Sin].map(|part| self.rope_table(g, part));
+        let q = self.linear(g, leaves, LinearMap::Q, x, c.query_width(), c.qkv_bias);
+        let k = self.linear(g, leaves, LinearMap::K, x, c.kv_width(), c.qkv_bias);
+        let v = self.linear(g, leaves, LinearMap::V, x, c.kv_width(), c.qkv_bias);
+        let y = g.scoped("self_attn", |g| {
+            let [q, k, v] = [(q, c.heads), (k, c.kv_heads), (v, c.kv_heads)]
+                .map(|(x, heads)| g.reshape(x, &[self.batch, self.tokens, heads, c.head_dim]));
+            let [q, k] = [q, k].map(|x| g.rope(x, cos, sin));
+            let [q, k, v] = [q, k, v].map(|x| g.permute(x, &[0, 2, 1, 3])); // (B, H, T, E)
+            let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5));
+            let y = g.permute(y, &[0, 2, 1, 3]);
+            g.reshape(y, &[self.batch * self.tokens, c.query_width()])
+        });
+        let y = self.linear(g, leaves, LinearMap::O, y, c.hidden_size, c.output_bias);
+        g.reshape(y, &shape)
+    }
+
+    /// `down(silu(gate(x)) · up(x))` of `x (B, T, D)`.
+    fn mlp(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+        let c = self.config;
+        let shape = g.shape(x).to_vec();
+        let (x, _) = g.flatten_rows(x); // (B·T, D)
+        let gate = self.linear(g, leaves, LinearMap::Gate, x, c.intermediate_size, false);
+        let up = self.linear(g, leaves, LinearMap::Up, x, c.intermediate_size, false);
+        let y = g.scoped("mlp", |g| g.swiglu(gate, up));
+        let y = self.linear(g, leaves, LinearMap::Down, y, c.hidden_size, false);
+        g.reshape(y, &shape)
+    }
+
+    fn linear(&self, g: &mut Graph, layer: &Leaves, map: LinearMap, x: Value, outputs: usize, bias: bool) -> Value {
+        lora::linear(g, layer, self.adapters, map, x, outputs, bias)
+    }
+
+    /// Cosines or sines of all positions, `(T, E/2)`; one leaf for all layers.
+    fn rope_table(&self, g: &mut Graph, part: RopePart) -> Value {
+        let half = self.config.head_dim / 2;
+        LeafSource::Rope { part, positions: self.tokens, half, theta: self.config.rope_theta }
+            .leaf(g, &[self.tokens, half])
+    }
+}

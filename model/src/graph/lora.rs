@@ -1,0 +1,135 @@
+//! Low-rank adapters on the decoder's linear maps.
+
+use viral_compiler::types::DType;
+use viral_compiler::{Graph, Value};
+
+use super::leaf::{Leaves, width};
+
+/// A linear map of a decoder layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinearMap {
+    /// Attention queries.
+    Q,
+    /// Attention keys.
+    K,
+    /// Attention values.
+    V,
+    /// Attention output.
+    O,
+    /// Gate of the MLP.
+    Gate,
+    /// Values of the MLP.
+    Up,
+    /// Output of the MLP.
+    Down,
+}
+
+impl LinearMap {
+    /// Every linear map, in the order of a forward pass.
+    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// Name in checkpoints and configuration files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q_proj",
+            Self::K => "k_proj",
+            Self::V => "v_proj",
+            Self::O => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The linear map of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|map| map.name() == name)
+    }
+
+    /// The module inside a layer that it belongs to.
+    fn module(self) -> &'static str {
+        match self {
+            Self::Q | Self::K | Self::V | Self::O => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        }
+    }
+}
+
+/// The low-rank adapters of a model. Reference: E. Hu et al., LoRA, 2021; the defaults of PEFT.
+#[derive(Clone, Debug)]
+pub struct Adapters {
+    /// Rows of A, columns of B.
+    pub rank: usize,
+    /// The adapter's output is multiplied by `alpha / rank`.
+    pub alpha: f64,
+    /// Dropout on the adapter's input.
+    pub dropout: Option<Dropout>,
+    /// The maps that have an adapter, in every layer.
+    pub targets: Vec<LinearMap>,
+}
+
+/// Random zeros in an adapter's input, different ones for each linear map and each key.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Probability of a zero, in 0..1; what is left is divided by `1 - p`.
+    pub p: f64,
+    /// `u32[]` below 2^31, an input that the host changes with every micro-batch.
+    pub key: Value,
+}
+
+/// A layer's linear map with its adapter, if it has one: `x (M, K)`, result `(M, outputs)`.
+pub(super) fn linear(
+    g: &mut Graph,
+    layer: &Leaves,
+    adapters: Option<&Adapters>,
+    map: LinearMap,
+    x: Value,
+    outputs: usize,
+    bias: bool,
+) -> Value {
+    g.scoped(map.name(), |g| {
+        let Some(adapters) = adapters.filter(|a| a.targets.contains(&map)) else {
+            return layer.under(map.module()).linear(g, map.name(), x, outputs, bias);
+        };
+        let leaves = layer.under(map.module()).under(map.name());
+        let inputs = width(g, x);
+        let w = leaves.tensor(g, "weight", &[outputs, inputs]);
+        let a = leaves.tensor(g, "lora_A.weight", &[adapters.rank, inputs]);
+        let b = leaves.tensor(g, "lora_B.weight", &[outputs, adapters.rank]);
+        let x_adapter = match adapters.dropout {
+            Some(dropout) => dropped(g, x, dropout, salt(&leaves.name("lora_A"))),
+            None => x,
+        };
+        let y = g.lora_linear(x, x_adapter, w, a, b, adapters.alpha / adapters.rank as f64);
+        if bias {
+            let bias = leaves.tensor(g, "bias", &[outputs]);
+            g.add(y, bias)
+        } else {
+            y
+        }
+    })
+}
+
+/// `x (M, K)` with each element zero with probability `p`, and divided by `1 - p` otherwise.
+fn dropped(g: &mut Graph, x: Value, dropout: Dropout, salt: u32) -> Value {
+    let shape = g.shape(x).to_vec();
+    let elements = shape.iter().product();
+    let counter = g.iota(&[elements], 0);
+    let counter = g.reshape(counter, &shape);
+    // Neither summand reaches 2^31, so the sum does not wrap.
+    let salt = g.constant(DType::U32, f64::from(salt), &[]);
+    let key = g.reshape(dropout.key, &[]);
+    let key = g.add(key, salt);
+    let uniform = g.uniform(counter, key);
+    let p = g.constant(DType::F32, dropout.p, &shape);
+    let is_dropped = g.less(uniform, p);
+    let kept = g.scale(x, 1.0 / (1.0 - dropout.p));
+    let zero = g.zeros_like(x);
+    g.select(is_dropped, zero, kept)
+}
+
+/// 31 bits that differ between linear maps: the FNV-1a hash of the name.
+fn salt(name: &str) -> u32 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash >> 1
+}

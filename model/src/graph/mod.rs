@@ -1,0 +1,57 @@
+//! The networks, as pure functions that add nodes to a graph.
+//!
+//! In the order in which a training step runs through them:
+//!
+//! * [`BatchShape`] and [`BatchInput`] say what the host writes before a step;
+//! * [`clip`] turns pixels into features, [`projector::multi_modal`] those into visual tokens;
+//! * [`llava`] puts visual and text tokens into one sequence and, at the far end, makes logits of the supervised
+//!   positions; [`llama`] is the decoder in between, with [`Adapters`] on its linear maps;
+//! * [`dinov2`] is the teacher, [`pixels`] makes its input out of CLIP's, and [`projector::Alignment`] maps the decoder's
+//!   states to its width.
+//!
+//! Frozen and trained tensors have the checkpoint's canonical names; which are trained is one [`Trainable`] value.
+//! [`LeafSource`] goes from the name of a leaf to its content, also where that is computed and not loaded.
+//!
+//! Loss terms are the caller's: nothing here knows an objective or an optimiser. All functions expect the shapes they
+//! document; what does not fit is reported by `Graph::check`.
+
+pub mod clip;
+pub mod dinov2;
+pub mod llama;
+pub mod llava;
+pub mod pixels;
+pub mod projector;
+
+mod batch;
+mod leaf;
+mod lora;
+mod source;
+mod taps;
+mod vit;
+
+pub use batch::{BatchInput, BatchShape};
+pub use leaf::{Trainable, adapter_key};
+pub use lora::{Adapters, Dropout, LinearMap};
+pub use source::{Interpolation, LeafSource, Origin, RopePart, SourceError};
+
+use viral_compiler::{Graph, Value};
+
+use crate::config::Activation;
+
+/// Prefix of the teacher's tensors, which keeps them apart from the model's own.
+const TEACHER: &str = "teacher";
+
+/// The activation function of a configuration file.
+fn activation(g: &mut Graph, act: Activation, x: Value) -> Value {
+    match act {
+        Activation::Gelu => g.gelu(x),
+        Activation::GeluTanh => g.gelu_tanh(x),
+        Activation::QuickGelu => g.quick_gelu(x),
+        Activation::Silu => g.silu(x),
+    }
+}
+
+/// The first `N` extents of a value; 1 for those it lacks, whose absence the next operation's type rule reports.
+fn extents<const N: usize>(g: &Graph, x: Value) -> [usize; N] {
+    std::array::from_fn(|axis| g.shape(x).get(axis).copied().unwrap_or(1))
+}
