@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use viral_shaders::{DeviceClass, Target};
 
-use crate::capabilities::{self, CooperativeShape, Timestamps};
+use crate::capabilities::{self, CooperativeShape};
 use crate::{Error, blocking};
 
 /// A graphics interface, or the choice among those the platform has.
@@ -68,8 +68,8 @@ pub struct AdapterReport {
     pub driver: String,
     /// What a device of this adapter can do.
     pub target: Target,
-    /// How finely it can measure time.
-    pub timestamps: Timestamps,
+    /// Dispatches can be timed on the device.
+    pub timestamps: bool,
     /// Compiled pipelines can be kept on disk.
     pub pipeline_cache: bool,
     /// Cooperative matrix products it lists.
@@ -251,7 +251,7 @@ fn report(adapter: &wgpu::Adapter, backend: Backend) -> AdapterReport {
             wgpu::DeviceType::Cpu => AdapterKind::Cpu,
         },
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        timestamps: capabilities::timestamps(features),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
         cooperative_matrix: capabilities::cooperative_shapes(adapter),
         unsuitable: capabilities::unsuitable(adapter, &target),
@@ -272,7 +272,7 @@ mod tests {
             kind: AdapterKind::Discrete,
             driver: String::new(),
             target: Target::baseline(),
-            timestamps: Timestamps::None,
+            timestamps: false,
             pipeline_cache: false,
             cooperative_matrix: Vec::new(),
             unsuitable: (!suitable).then(|| "it has no compute shaders".to_owned()),

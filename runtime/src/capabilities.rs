@@ -2,17 +2,6 @@
 
 use viral_shaders::{DeviceClass, Target};
 
-/// How finely the device can measure time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timestamps {
-    /// Not at all.
-    None,
-    /// At the borders of a pass.
-    Passes,
-    /// Anywhere, so also around one dispatch of a longer pass.
-    Dispatches,
-}
-
 /// A cooperative matrix product that the adapter lists: `(m, k) × (k, n)`, operands and accumulator of the named types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CooperativeShape {
@@ -33,7 +22,6 @@ pub(crate) fn wanted_features() -> wgpu::Features {
     wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
-        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
         | wgpu::Features::PIPELINE_CACHE
 }
 
@@ -59,17 +47,6 @@ pub(crate) fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits:
         max_buffer_bytes: limits.max_buffer_size,
         storage_align: limits.min_storage_buffer_offset_alignment,
         uniform_align: limits.min_uniform_buffer_offset_alignment,
-    }
-}
-
-/// How finely a device with these features can measure time.
-pub(crate) fn timestamps(features: wgpu::Features) -> Timestamps {
-    if features.contains(wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) {
-        Timestamps::Dispatches
-    } else if features.contains(wgpu::Features::TIMESTAMP_QUERY) {
-        Timestamps::Passes
-    } else {
-        Timestamps::None
     }
 }
 

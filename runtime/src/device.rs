@@ -8,7 +8,7 @@ use viral_shaders::{Kernel, Target};
 
 use crate::adapter::{self, AdapterChoice, AdapterReport};
 use crate::buffer::Accounts;
-use crate::capabilities::{self, Timestamps};
+use crate::capabilities;
 use crate::health::Health;
 use crate::pipeline::Pipelines;
 use crate::profile::Profiler;
@@ -127,11 +127,6 @@ impl Device {
     /// The adapter it was opened on.
     pub fn adapter(&self) -> &AdapterReport {
         &self.inner.adapter
-    }
-
-    /// How finely it can measure time.
-    pub fn timestamps(&self) -> Timestamps {
-        capabilities::timestamps(self.inner.features)
     }
 
     /// Device memory allocated by this program: every buffer of this crate, staging included.

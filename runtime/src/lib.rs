@@ -34,7 +34,7 @@ mod trusted;
 
 pub use adapter::{AdapterChoice, AdapterKind, AdapterReport, Backend, UnknownBackend, list};
 pub use buffer::{Buffer, MemoryUsage};
-pub use capabilities::{CooperativeShape, Timestamps};
+pub use capabilities::CooperativeShape;
 pub use device::{Checks, Device, DeviceOptions};
 pub use error::Error;
 pub use executable::{BoundPort, Executable};

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use crate::buffer::Allocation;
 use crate::executable::{BoundDispatch, Step};
 use crate::transfer::{Mapping, read_mapped};
-use crate::{Device, Error, Executable, Timestamps};
+use crate::{Device, Error, Executable};
 
 /// Dispatches timed by one submission; wgpu allows 4096 queries in a set.
 const WINDOW: usize = 2048;
@@ -65,7 +65,7 @@ impl Executable {
 
 impl Profiler {
     fn new(device: &Device) -> Result<Self, Error> {
-        if device.timestamps() == Timestamps::None {
+        if !device.adapter().timestamps {
             return Err(Error::Unsupported { adapter: device.adapter().name.clone(), what: "time stamps" });
         }
         let queries = device.raw().create_query_set(&wgpu::QuerySetDescriptor {
@@ -83,7 +83,6 @@ impl Profiler {
 
     /// Runs at most [`WINDOW`] dispatches and appends their times.
     fn run(&self, device: &Device, steps: &[Step], times: &mut Vec<DispatchTime>) -> Result<(), Error> {
-        let inside = device.timestamps() == Timestamps::Dispatches;
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         let mut timed: Vec<&BoundDispatch> = Vec::new();
         for step in steps {
@@ -91,20 +90,15 @@ impl Profiler {
                 Step::Clear { buffer, offset, bytes } => encoder.clear_buffer(buffer.raw(), *offset, Some(*bytes)),
                 Step::Dispatch(dispatch) => {
                     let first = 2 * timed.len() as u32;
-                    let timestamp_writes = (!inside).then_some(wgpu::ComputePassTimestampWrites {
+                    let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
                         query_set: &self.queries,
                         beginning_of_pass_write_index: Some(first),
                         end_of_pass_write_index: Some(first + 1),
                     });
+                    // A pass of its own: the only place where every backend with a clock can read it.
                     let label = Some(dispatch.label.as_str());
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes });
-                    if inside {
-                        pass.write_timestamp(&self.queries, first);
-                    }
                     dispatch.encode(&mut pass);
-                    if inside {
-                        pass.write_timestamp(&self.queries, first + 1);
-                    }
                     timed.push(dispatch);
                 }
             }

@@ -5,8 +5,7 @@ mod common;
 use common::*;
 use viral_compiler::plan::{Bind, BufferId, Command, Plan};
 use viral_runtime::{
-    AdapterChoice, Backend, Checks, Device, DeviceOptions, Error, Executable, SlotPool, Stream, StreamOptions,
-    Timestamps, list,
+    AdapterChoice, Backend, Checks, Device, DeviceOptions, Error, Executable, SlotPool, Stream, StreamOptions, list,
 };
 
 fn read(device: &Device, executable: &Executable, output: &str) -> Vec<f32> {
@@ -199,7 +198,7 @@ fn transfers_of_any_size_and_place() {
 #[test]
 fn a_profiled_run_has_a_row_for_every_dispatch() {
     let device = device();
-    if device.timestamps() == Timestamps::None {
+    if !device.adapter().timestamps {
         assert!(matches!(bind(&device, &scale_chain(64, 1.0, 1)).run_profiled(), Err(Error::Unsupported { .. })));
         return;
     }

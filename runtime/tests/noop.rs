@@ -338,3 +338,14 @@ fn time_stamps_are_optional() {
     let error = bind(&noop(), &sum_and_scale(16, 1.0)).run_profiled().unwrap_err();
     assert!(matches!(error, Error::Unsupported { what: "time stamps", .. }), "{error}");
 }
+
+#[test]
+fn handles_may_move_between_threads() {
+    fn assert_shared<T: Send + Sync>() {}
+    fn assert_sent<T: Send>() {}
+    assert_shared::<Device>();
+    assert_shared::<Buffer>();
+    assert_shared::<Executable>();
+    assert_shared::<Error>();
+    assert_sent::<Stream>();
+}
