@@ -1,47 +1,61 @@
-// 4 x 4 blocks of A and B, whichever way they are stored; elements beyond m, n or k read as zero.
+// 4 x 4 blocks of A and B, whichever way they are stored.
 //
-// A_TRANSPOSED: A is stored (K, M), else (M, K). B_TRANSPOSED: B is stored (N, K), else (K, N).
+// A_TRANSPOSED: A is stored (K, M), else (M, K). B_TRANSPOSED: B is stored (N, K), else (K, N). Where a block reaches beyond
+// m, n or k it repeats elements that exist: rows and columns beyond m and n are never stored to C, and what lies beyond k
+// has to be masked, in A and in B, lest an infinity meet a zero.
+
+// The cells at which four stored rows from `first` on begin; rows beyond `end` repeat the last one.
+fn four_rows(base: u32, stride: u32, first: u32, end: u32) -> vec4<u32> {
+    return base + stride * min(first + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u));
+}
 
 // A[m .. m + 4, k .. k + 4]; column i of the result is row m + i of A.
 fn load_a_block(base: u32, m: u32, k: u32) -> mat4x4<f32> {
     if A_TRANSPOSED {
-        let valid = remaining(m, p.m);
-        let at = base + k * p.a_row + m / CELL;
-        return transpose(mat4x4<f32>(
-            load_a(at, select(0u, valid, k < p.k)),
-            load_a(at + p.a_row, select(0u, valid, k + 1u < p.k)),
-            load_a(at + 2u * p.a_row, select(0u, valid, k + 2u < p.k)),
-            load_a(at + 3u * p.a_row, select(0u, valid, k + 3u < p.k)),
-        ));
+        let column = clamped(m, p.m);
+        let last = last_below(column, p.m);
+        let at = four_rows(base, p.a_row, k, p.k) + column / CELL;
+        return transpose(mat4x4<f32>(load_a(at.x, last), load_a(at.y, last), load_a(at.z, last), load_a(at.w, last)));
     }
-    let valid = remaining(k, p.k);
-    let at = base + m * p.a_row + k / CELL;
-    return mat4x4<f32>(
-        load_a(at, select(0u, valid, m < p.m)),
-        load_a(at + p.a_row, select(0u, valid, m + 1u < p.m)),
-        load_a(at + 2u * p.a_row, select(0u, valid, m + 2u < p.m)),
-        load_a(at + 3u * p.a_row, select(0u, valid, m + 3u < p.m)),
-    );
+    let column = clamped(k, p.k);
+    let last = last_below(column, p.k);
+    let at = four_rows(base, p.a_row, m, p.m) + column / CELL;
+    return mat4x4<f32>(load_a(at.x, last), load_a(at.y, last), load_a(at.z, last), load_a(at.w, last));
 }
 
 // B[k .. k + 4, n .. n + 4]; column i of the result is row k + i of B.
 fn load_b_block(base: u32, k: u32, n: u32) -> mat4x4<f32> {
     if B_TRANSPOSED {
-        let valid = remaining(k, p.k);
-        let at = base + n * p.b_row + k / CELL;
-        return transpose(mat4x4<f32>(
-            load_b(at, select(0u, valid, n < p.n)),
-            load_b(at + p.b_row, select(0u, valid, n + 1u < p.n)),
-            load_b(at + 2u * p.b_row, select(0u, valid, n + 2u < p.n)),
-            load_b(at + 3u * p.b_row, select(0u, valid, n + 3u < p.n)),
-        ));
+        let column = clamped(k, p.k);
+        let last = last_below(column, p.k);
+        let at = four_rows(base, p.b_row, n, p.n) + column / CELL;
+        return transpose(mat4x4<f32>(load_b(at.x, last), load_b(at.y, last), load_b(at.z, last), load_b(at.w, last)));
     }
-    let valid = remaining(n, p.n);
-    let at = base + k * p.b_row + n / CELL;
+    let column = clamped(n, p.n);
+    let last = last_below(column, p.n);
+    let at = four_rows(base, p.b_row, k, p.k) + column / CELL;
+    return mat4x4<f32>(load_b(at.x, last), load_b(at.y, last), load_b(at.z, last), load_b(at.w, last));
+}
+
+// The block of A that begins at k, with zeros beyond the end of k.
+fn mask_a_block(block: mat4x4<f32>, k: u32) -> mat4x4<f32> {
+    let exists = (k + vec4<u32>(0u, 1u, 2u, 3u)) < vec4<u32>(p.k);
+    let zero = vec4<f32>();
     return mat4x4<f32>(
-        load_b(at, select(0u, valid, k < p.k)),
-        load_b(at + p.b_row, select(0u, valid, k + 1u < p.k)),
-        load_b(at + 2u * p.b_row, select(0u, valid, k + 2u < p.k)),
-        load_b(at + 3u * p.b_row, select(0u, valid, k + 3u < p.k)),
+        select(zero, block[0], exists),
+        select(zero, block[1], exists),
+        select(zero, block[2], exists),
+        select(zero, block[3], exists),
+    );
+}
+
+// The block of B that begins at k, with zeros beyond the end of k.
+fn mask_b_block(block: mat4x4<f32>, k: u32) -> mat4x4<f32> {
+    let zero = vec4<f32>();
+    return mat4x4<f32>(
+        select(zero, block[0], k < p.k),
+        select(zero, block[1], k + 1u < p.k),
+        select(zero, block[2], k + 2u < p.k),
+        select(zero, block[3], k + 3u < p.k),
     );
 }

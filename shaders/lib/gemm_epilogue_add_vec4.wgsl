@@ -3,9 +3,6 @@
 
 @group(0) @binding(3) var<storage, read> d: array<vec4<f32>>;
 
-fn epilogue(sum: vec4<f32>, c_at: u32, d_at: u32, valid: u32) -> vec4<f32> {
-    if valid == 0u {
-        return sum;
-    }
+fn epilogue(sum: vec4<f32>, c_at: u32, d_at: u32, last: u32) -> vec4<f32> {
     return sum + d[d_at];
 }

@@ -72,7 +72,12 @@ fn place_of(id: u32) -> Place {
     );
 }
 
-// How many of the four elements from `at` on lie below `end`.
-fn remaining(at: u32, end: u32) -> u32 {
-    return select(0u, min(end - at, 4u), at < end);
+// The first of four elements from `at` on, moved back to a cell below `end` where it is not below it already.
+fn clamped(at: u32, end: u32) -> u32 {
+    return min(at, (end - 1u) / CELL * CELL);
+}
+
+// Which of the four elements from `at` on is the last below `end`; `at` is.
+fn last_below(at: u32, end: u32) -> u32 {
+    return min(end - 1u - at, 3u);
 }

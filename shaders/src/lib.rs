@@ -25,3 +25,9 @@ mod tests;
 pub use kernel::{Access, Kernel, Requirements};
 pub use launch::Launch;
 pub use target::{DeviceClass, Target};
+
+/// Functions of one element that WGSL lacks (`erf`, `uniform01`), over the aliases `F` and `U`.
+pub const MATH: &str = include_str!("../lib/math.wgsl");
+
+/// `wg_sum` and `wg_max`: one number out of one number per work item, over the constant `ROW_LANES`.
+pub const ROW_REDUCE: &str = include_str!("../lib/row_reduce.wgsl");

@@ -84,6 +84,11 @@ impl Graph {
         self.leaf(name.into(), |name| ops::param::Param { name, dtype: DType::F32, shape: shape.to_vec() })
     }
 
+    /// A tensor that persists between replays and that an output may replace.
+    pub fn state(&mut self, name: impl Into<String>, shape: &[usize]) -> Value {
+        self.leaf(name.into(), |name| ops::state::State { name, dtype: DType::F32, shape: shape.to_vec() })
+    }
+
     fn leaf<T: Into<ops::Op>>(&mut self, name: String, op: impl FnOnce(String) -> T) -> Value {
         self.named(Some(name.clone()), |graph| graph.push(op(name), &[]))
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::ops::{Op, OpRule as _};
+use crate::ops::Op;
 use crate::types::TensorType;
 
 /// Index of a node, and of its one result.
@@ -54,6 +54,8 @@ pub enum LeafKind {
     Weight,
     /// A tensor that gradients may be asked for.
     Param,
+    /// A tensor that persists between replays and that an output may replace.
+    State,
 }
 
 /// A leaf of the graph, as the outside knows it.
@@ -204,6 +206,7 @@ impl Graph {
             Op::Input(op) => Some(Leaf { value, name: &op.name, kind: LeafKind::Input, ty: self.ty(value) }),
             Op::Weight(op) => Some(Leaf { value, name: &op.name, kind: LeafKind::Weight, ty: self.ty(value) }),
             Op::Param(op) => Some(Leaf { value, name: &op.name, kind: LeafKind::Param, ty: self.ty(value) }),
+            Op::State(op) => Some(Leaf { value, name: &op.name, kind: LeafKind::State, ty: self.ty(value) }),
             _ => None,
         })
     }

@@ -1,0 +1,191 @@
+//! The pipeline, from top to bottom.
+
+use std::collections::{BTreeSet, HashMap};
+
+use viral_shaders::Target;
+
+use crate::ir::{Graph, LeafKind, Value, VerifyError};
+use crate::lower::{self, Memory, Placement, Step};
+use crate::memory::{self, SlotPlan};
+use crate::passes::Pass;
+use crate::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan, Port};
+use crate::schedule::schedule;
+
+/// What compilation depends on beside the graph.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The device.
+    pub target: Target,
+    /// External buffers of leaves and outputs by name; by default each has a buffer of its own name.
+    pub places: HashMap<String, Placement>,
+    /// Optional passes that are left out, for finding out which one is to blame.
+    pub skip: BTreeSet<Pass>,
+}
+
+impl Options {
+    /// Everything by default, for a device.
+    pub fn new(target: Target) -> Self {
+        Self { target, places: HashMap::new(), skip: BTreeSet::new() }
+    }
+}
+
+/// A graph that cannot become a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The graph is not well formed.
+    #[error("{stage}: {error}")]
+    Verify {
+        /// After which pass.
+        stage: &'static str,
+        /// What does not hold.
+        error: VerifyError,
+    },
+    /// An output is a leaf, or two outputs are one value.
+    #[error("output `{name}` is a leaf or another output; give it a computation of its own")]
+    Output {
+        /// The output.
+        name: String,
+    },
+    /// A tensor is larger than the device can bind at once.
+    #[error("`{name}` ({bytes} bytes) is larger than the {limit} bytes that this device binds at once; use a smaller batch or a shorter sequence")]
+    TooLarge {
+        /// The tensor's name in the model.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+    },
+    /// Lowering makes no progress: a bug.
+    #[error("lowering found no grouping of the graph")]
+    Stuck,
+    /// The slot assignment is wrong: a bug.
+    #[error("memory plan: {0}")]
+    Memory(String),
+}
+
+/// Compiles a graph. The same graph and options give the same plan, byte for byte.
+pub fn compile(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
+    compile_traced(graph, options, &mut |_, _| {})
+}
+
+/// Like [`compile`], and shows the graph after every pass, for dumps.
+pub fn compile_traced(
+    graph: &Graph,
+    options: &Options,
+    trace: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<Plan, CompileError> {
+    let verified = |stage, graph: &Graph| graph.verify().map_err(|error| CompileError::Verify { stage, error });
+    verified("build", graph)?;
+    trace("build", graph);
+    let mut graph = graph.clone();
+    for pass in Pass::ALL {
+        if !(pass.optional() && options.skip.contains(&pass)) {
+            graph = pass.run(&graph);
+            verified(pass.name(), &graph)?;
+            trace(pass.name(), &graph);
+        }
+    }
+    let memory = Memory::new(&graph, &options.places)?;
+    let steps = lower::lower(&graph, &memory, &options.target)?;
+    let steps = schedule(steps, &memory);
+    let slots = memory::assign(&graph, &steps, &memory);
+    memory::check(&graph, &steps, &memory, &slots).map_err(CompileError::Memory)?;
+    assemble(&graph, &steps, &memory, &slots, &options.target)
+}
+
+/// Numbers buffers and kernels and packs parameters.
+fn assemble(
+    graph: &Graph,
+    steps: &[Step],
+    memory: &Memory,
+    slots: &SlotPlan,
+    target: &Target,
+) -> Result<Plan, CompileError> {
+    let mut plan = Plan {
+        buffers: slots.slots.iter().map(|&bytes| BufferDecl { role: BufferRole::Slot, bytes }).collect(),
+        kernels: Vec::new(),
+        commands: Vec::new(),
+        params: Vec::new(),
+        inputs: Vec::new(),
+        state: Vec::new(),
+        outputs: Vec::new(),
+        memory: MemoryReport { slots: slots.slots.iter().sum(), lower_bound: slots.lower_bound, ..Default::default() },
+    };
+    let mut external = Externals::default();
+    let live = graph.live();
+    for leaf in graph.leaves().filter(|leaf| live[leaf.value.index()]) {
+        let bind = external.bind(&mut plan, memory, leaf.value, leaf.ty.bytes());
+        let port = Port { name: leaf.name.to_owned(), ty: leaf.ty.clone(), bind };
+        let (ports, class) = match leaf.kind {
+            LeafKind::Input => (&mut plan.inputs, &mut plan.memory.ports),
+            LeafKind::Weight => (&mut plan.state, &mut plan.memory.weights),
+            LeafKind::Param | LeafKind::State => (&mut plan.state, &mut plan.memory.state),
+        };
+        ports.push(port);
+        *class += leaf.ty.bytes();
+    }
+    for (name, value) in graph.outputs() {
+        let ty = graph.ty(*value).clone();
+        let bind = external.bind(&mut plan, memory, *value, ty.bytes());
+        if memory.replaces(*value).is_none() {
+            plan.memory.ports += ty.bytes();
+        }
+        plan.outputs.push(Port { name: name.clone(), ty, bind });
+    }
+    let mut kernel_of: HashMap<String, KernelId> = HashMap::new();
+    for step in steps {
+        let mut bind = |plan: &mut Plan, value: Value| -> Result<Bind, CompileError> {
+            let bytes = graph.ty(value).bytes();
+            if bytes > target.max_binding_bytes {
+                let name = graph.name(value).unwrap_or("an intermediate value").to_owned();
+                return Err(CompileError::TooLarge { name, bytes, limit: target.max_binding_bytes });
+            }
+            Ok(match slots.slot_of.get(&value) {
+                Some(&slot) => Bind { buffer: BufferId(slot as u32), offset: 0, bytes: bytes.next_multiple_of(16) },
+                None => external.bind(plan, memory, value, bytes),
+            })
+        };
+        for &value in &step.clears {
+            let bind = bind(&mut plan, value)?;
+            plan.commands.push(Command::Clear(bind));
+        }
+        let binds = step.bindings.iter().map(|&value| bind(&mut plan, value)).collect::<Result<_, _>>()?;
+        let kernel = *kernel_of.entry(step.kernel.wgsl.clone()).or_insert_with(|| {
+            plan.kernels.push(step.kernel.clone());
+            KernelId(plan.kernels.len() as u32 - 1)
+        });
+        let params_offset = plan.params.len().next_multiple_of(target.uniform_align as usize);
+        plan.params.resize(params_offset, 0);
+        plan.params.extend(step.params.iter().flat_map(|word| word.to_le_bytes()));
+        plan.commands.push(Command::Dispatch(Dispatch {
+            kernel,
+            binds,
+            params_offset: params_offset as u32,
+            groups: step.groups,
+            label: step.label.clone(),
+            flops: step.flops,
+            traffic: step.traffic,
+        }));
+    }
+    Ok(plan)
+}
+
+/// External buffers by name.
+#[derive(Default)]
+struct Externals {
+    ids: HashMap<String, BufferId>,
+}
+
+impl Externals {
+    fn bind(&mut self, plan: &mut Plan, memory: &Memory, value: Value, bytes: u64) -> Bind {
+        let place = &memory.external[&value];
+        let id = *self.ids.entry(place.buffer.clone()).or_insert_with(|| {
+            plan.buffers.push(BufferDecl { role: BufferRole::External(place.buffer.clone()), bytes: 0 });
+            BufferId(plan.buffers.len() as u32 - 1)
+        });
+        let decl = &mut plan.buffers[id.0 as usize];
+        decl.bytes = decl.bytes.max(place.offset + bytes);
+        Bind { buffer: id, offset: place.offset, bytes }
+    }
+}

@@ -1,0 +1,207 @@
+//! From a graph of primitives to a list of kernel launches.
+//!
+//! [`cluster`] decides which values are computed together, [`body`] turns a group into expressions over a loop nest and
+//! [`emit`] into WGSL; [`single`] links the hand-tuned kernels. Where a group turns out to need a value in memory that
+//! clustering left out, lowering starts again with that hint: each round forces at least one more value, so it ends.
+
+mod affine;
+mod body;
+mod cluster;
+mod emit;
+mod single;
+mod views;
+
+use std::collections::{BTreeSet, HashMap};
+
+use viral_shaders::{Kernel, Target};
+
+use crate::compile::CompileError;
+use crate::ir::{Graph, LeafKind, Value};
+use crate::ops::Class;
+use body::{Body, ExprKind, Obstacle};
+use cluster::{Clusters, GroupId, Hints, Kind};
+
+/// One kernel launch over values in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) kernel: Kernel,
+    pub(crate) params: Vec<u32>,
+    pub(crate) groups: [u32; 3],
+    /// The value whose memory each storage binding is.
+    pub(crate) bindings: Vec<Value>,
+    /// Values read.
+    pub(crate) reads: Vec<Value>,
+    /// Values written.
+    pub(crate) writes: Vec<Value>,
+    /// Values that must be zero before the launch.
+    pub(crate) clears: Vec<Value>,
+    pub(crate) label: String,
+    pub(crate) flops: u64,
+    pub(crate) traffic: u64,
+}
+
+/// Where the outside keeps a leaf or an output.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Placement {
+    /// Name of the external buffer.
+    pub buffer: String,
+    /// First byte in it.
+    pub offset: u64,
+}
+
+/// Which memory holds which value.
+pub(crate) struct Memory {
+    /// Outputs that replace a state tensor, with the leaf whose memory they take.
+    replaced: HashMap<Value, Value>,
+    /// Leaves and outputs in external buffers.
+    pub(crate) external: HashMap<Value, Placement>,
+}
+
+impl Memory {
+    /// Finds the external values of a graph. `places` overrides the default, a buffer named like the leaf or output.
+    pub(crate) fn new(graph: &Graph, places: &HashMap<String, Placement>) -> Result<Self, CompileError> {
+        let place = |name: &str| {
+            places.get(name).cloned().unwrap_or_else(|| Placement { buffer: name.to_owned(), offset: 0 })
+        };
+        let mut external: HashMap<Value, Placement> = HashMap::new();
+        let mut states = HashMap::new();
+        for leaf in graph.leaves() {
+            external.insert(leaf.value, place(leaf.name));
+            if matches!(leaf.kind, LeafKind::State | LeafKind::Param) {
+                states.insert(place(leaf.name), leaf.value);
+            }
+        }
+        let mut replaced = HashMap::new();
+        for (name, value) in graph.outputs() {
+            if external.contains_key(value) {
+                return Err(CompileError::Output { name: name.clone() });
+            }
+            let place = place(name);
+            if let Some(&state) = states.get(&place) {
+                replaced.insert(*value, state);
+            }
+            external.insert(*value, place);
+        }
+        Ok(Self { replaced, external })
+    }
+
+    /// The value whose memory holds `value`.
+    pub(crate) fn of(&self, value: Value) -> Value {
+        self.replaced.get(&value).copied().unwrap_or(value)
+    }
+
+    /// The state tensor that a value replaces.
+    pub(crate) fn replaces(&self, value: Value) -> Option<Value> {
+        self.replaced.get(&value).copied()
+    }
+
+    fn share_buffer(&self, a: Value, b: Value) -> bool {
+        let buffer = |value| self.external.get(&value).map(|place| &place.buffer);
+        buffer(a).is_some() && buffer(a) == buffer(b)
+    }
+}
+
+/// Lowers a graph of primitives. Steps come in an order that respects their data dependencies.
+pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<Vec<Step>, CompileError> {
+    let mut hints = Hints::default();
+    // An output must be in memory by itself, even if it is a view or a number.
+    for &(_, value) in graph.outputs() {
+        if matches!(graph.node(value).op.class(), Class::View | Class::Index) {
+            hints.forced.insert(value);
+        }
+    }
+    // Every storage binding beyond the results can be an input; one result at least there must be.
+    let max_inputs = target.max_storage_buffers as usize - 1;
+    loop {
+        let clusters = Clusters::new(graph, &hints, max_inputs);
+        let stored = stored_values(graph, &clusters);
+        let mut steps = Vec::new();
+        let mut obstacles = Vec::new();
+        for group in 0..clusters.groups.len() {
+            match lower_group(graph, &clusters, group, &stored[group], memory, target) {
+                Ok(step) => steps.push(step),
+                Err(obstacle) => obstacles.push(obstacle),
+            }
+        }
+        if obstacles.is_empty() {
+            return Ok(steps);
+        }
+        let before = hints.forced.len() + hints.barred.len();
+        for obstacle in obstacles {
+            match obstacle {
+                Obstacle::NeedsMemory(value) => hints.forced.insert(value),
+                Obstacle::NeedsGroup(value) => hints.barred.insert(value),
+            };
+        }
+        if hints.forced.len() + hints.barred.len() == before {
+            return Err(CompileError::Stuck);
+        }
+    }
+}
+
+/// For every group, the members that are read by other groups or are outputs.
+fn stored_values(graph: &Graph, clusters: &Clusters) -> Vec<Vec<Value>> {
+    let mut read: BTreeSet<Value> = graph.outputs().iter().map(|&(_, value)| value).collect();
+    for group in 0..clusters.groups.len() {
+        read.extend(clusters.inputs(graph, group));
+    }
+    clusters.groups.iter().map(|group| group.members.iter().copied().filter(|m| read.contains(m)).collect()).collect()
+}
+
+fn lower_group(
+    graph: &Graph,
+    clusters: &Clusters,
+    group: GroupId,
+    stored: &[Value],
+    memory: &Memory,
+    target: &Target,
+) -> Result<Step, Obstacle> {
+    if clusters.groups[group].kind == Kind::Single {
+        let value = clusters.groups[group].members[0];
+        return single::lower(graph, clusters, value, memory, target);
+    }
+    let kind = clusters.groups[group].kind;
+    let body = Body::new(graph, clusters, group, stored)?;
+    let members = &clusters.groups[group].members;
+    let (first, last) = (members[0], members[members.len() - 1]);
+    let label = graph.name(last).or(graph.name(first)).unwrap_or("").to_owned();
+    let name = format!("{}_{}", kind_name(kind), graph.node(last).op.name());
+    let emitted = emit::emit(graph, &body, kind, name, &|v| memory.of(v), &|a, b| memory.share_buffer(a, b), target);
+    if emitted.bindings.len() > target.max_storage_buffers as usize {
+        // Too many inputs and results together: the last member that is not alone leaves.
+        return Err(Obstacle::NeedsGroup(last));
+    }
+    let points: u64 = body.dims.iter().map(|&extent| extent as u64).product();
+    let operations = body.exprs.iter().filter(|expr| matches!(expr.kind, ExprKind::Apply { .. })).count() as u64;
+    let mut reads: Vec<Value> = Vec::new();
+    for expr in &body.exprs {
+        if let ExprKind::Load { source, .. } = expr.kind
+            && !reads.contains(&source)
+        {
+            reads.push(source);
+        }
+    }
+    let writes: Vec<Value> = body.stores.iter().map(|store| store.value).collect();
+    let traffic = reads.iter().chain(&writes).map(|&value| graph.ty(value).bytes()).sum();
+    Ok(Step {
+        kernel: emitted.kernel,
+        params: emitted.params,
+        groups: emitted.groups,
+        bindings: emitted.bindings,
+        reads,
+        writes,
+        clears: Vec::new(),
+        label,
+        flops: points * (operations + body.reductions.len() as u64),
+        traffic,
+    })
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Map { .. } => "map",
+        Kind::Row { .. } => "row",
+        Kind::Column { .. } => "column",
+        Kind::Single => "single",
+    }
+}

@@ -1,0 +1,67 @@
+//! Graph-to-graph passes. Each takes a graph and returns an equivalent one; [`crate::compile`] calls them in order and
+//! verifies the result of each.
+
+mod composites;
+mod reductions;
+mod simplify;
+
+use crate::ir::{Graph, Node, Value};
+
+/// A named pass over graphs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// Replaces composites without a kernel of their own by their expansions.
+    Composites,
+    /// Brings reductions into the shapes that have kernels, and cuts long ones for parallelism.
+    Reductions,
+    /// Removes what has no effect: identities, views of views, dead nodes.
+    Simplify,
+}
+
+impl Pass {
+    /// All passes, in the order in which they run.
+    pub const ALL: [Pass; 3] = [Pass::Composites, Pass::Reductions, Pass::Simplify];
+
+    /// Name for dumps and for switching the pass off.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Composites => "composites",
+            Pass::Simplify => "simplify",
+            Pass::Reductions => "reductions",
+        }
+    }
+
+    /// Whether code generation can do without it.
+    pub fn optional(self) -> bool {
+        self == Pass::Simplify
+    }
+
+    /// Applies the pass.
+    pub fn run(self, graph: &Graph) -> Graph {
+        match self {
+            Pass::Composites => rebuild(graph, composites::rule),
+            Pass::Simplify => rebuild(graph, simplify::rule),
+            Pass::Reductions => rebuild(graph, reductions::rule),
+        }
+    }
+}
+
+/// Builds a graph anew from what its outputs need, one node at a time: `rule` gets the node with its arguments in the new
+/// graph and returns the value that stands for it. Names survive.
+fn rebuild(graph: &Graph, mut rule: impl FnMut(&mut Graph, &Node) -> Value) -> Graph {
+    let live = graph.live();
+    let mut result = Graph::new();
+    let mut mapped: Vec<Option<Value>> = vec![None; graph.len()];
+    for value in graph.values().filter(|v| live[v.index()]) {
+        let mut node = graph.node(value).clone();
+        node.args = node.args.iter().filter_map(|a| mapped[a.index()]).collect();
+        let name = graph.name(value).map(str::to_owned);
+        mapped[value.index()] = Some(result.named(name, |result| rule(result, &node)));
+    }
+    for (name, value) in graph.outputs() {
+        if let Some(value) = mapped[value.index()] {
+            result.output(name.clone(), value);
+        }
+    }
+    result
+}
