@@ -1,0 +1,75 @@
+//! Ready-made model, teacher and data folders in the Hugging Face layout.
+//!
+//! The `tiny` preset holds everything a training run needs and trains in well under a minute on two CPU cores: random
+//! weights, a tokenizer, pictures of coloured shapes and questions about them. Its files are a pure function of the
+//! seed, the same bytes on every machine. The other presets hold the configurations of published models without their
+//! weights: enough to plan memory and work, and the folder that downloaded weights go into.
+
+mod presets;
+mod random;
+mod scenes;
+#[cfg(test)]
+mod tests;
+mod tiny;
+mod tokenizer;
+mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use presets::Preset;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind, Result};
+
+/// Writes the folder of a preset and returns the path of its `config.toml`.
+///
+/// # Errors
+/// `dir` exists and holds something, or cannot be written.
+pub fn init(dir: &Path, preset: Preset, seed: u64) -> Result<PathBuf> {
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error {
+            kind: Kind::Config,
+            what: "the folder is not empty".into(),
+            place: dir.display().to_string(),
+            why: "a preset is only written into a new or empty folder, so that nothing is overwritten".into(),
+            hint: "name another folder".into(),
+        });
+    }
+    match preset.published() {
+        Some(published) => published.write(dir)?,
+        None => tiny::write_folder(dir, seed)?,
+    }
+    Ok(dir.join("config.toml"))
+}
+
+/// Writes one file, and its folder if need be.
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder, &error))?;
+    }
+    fs::write(path, content).map_err(|error| Error::io("write", path, &error))
+}
+
+/// Writes a JSON file with two spaces an indent and a line end.
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write(path, format!("{value:#}\n"))
+}
+
+/// The settings of CLIP's image processor for square pictures of `side` pixels.
+fn clip_processor(side: usize) -> Value {
+    json!({
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": true,
+        "do_resize": true,
+        "size": {"shortest_edge": side},
+        "resample": 3,
+        "do_center_crop": true,
+        "crop_size": {"height": side, "width": side},
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    })
+}

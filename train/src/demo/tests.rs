@@ -1,0 +1,121 @@
+//! Folders of every preset, read back by the crates that train on them.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use viral_model::config::{Dinov2Config, ImageProcessorConfig, LlavaConfig};
+use viral_model::weights::{Checkpoint, Inventory, NameMap};
+
+use super::*;
+use crate::config::{Config, OnBadSample, Overrides};
+use crate::data::Dataset;
+
+type TestResult = std::result::Result<(), Box<dyn StdError>>;
+
+/// Every file below a folder with its bytes.
+fn files(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            found.insert(path.clone(), fs::read(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// As [`files`], by path relative to `dir`.
+fn snapshot(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let relative = |path: PathBuf| path.strip_prefix(dir).map(Path::to_path_buf).unwrap_or(path);
+    Ok(files(dir)?.into_iter().map(|(path, bytes)| (relative(path), bytes)).collect())
+}
+
+#[test]
+fn every_preset_has_a_valid_configuration() -> TestResult {
+    for preset in Preset::ALL {
+        let dir = tempfile::tempdir()?;
+        let file = init(dir.path(), preset, 1)?;
+        let config = Config::load(&file, &Overrides::default())?;
+        let llava = LlavaConfig::from_dir(&config.model.path)?;
+        let teacher = Dinov2Config::from_dir(&config.vra.teacher)?;
+        let processor = ImageProcessorConfig::from_dir(&config.model.path)?;
+        assert_eq!(processor, ImageProcessorConfig::clip(llava.vision.image_size));
+        // The teacher yields one target for each visual token.
+        let grid = llava.vision.image_size / teacher.patch_size;
+        assert_eq!(grid * grid, llava.visual_tokens(), "{}", preset.name());
+        assert!(config.vra.layers.iter().all(|&layer| layer < llava.text.layers), "{}", preset.name());
+        assert_eq!(Preset::from_name(preset.name()), Some(preset));
+    }
+    Ok(())
+}
+
+#[test]
+fn published_models_have_their_known_sizes() -> TestResult {
+    for (preset, parameters) in [(Preset::Llava7b, 7_063_427_072u64), (Preset::Llava13b, 13_351_494_656)] {
+        let dir = tempfile::tempdir()?;
+        init(dir.path(), preset, 0)?;
+        let llava = LlavaConfig::from_dir(&dir.path().join("llava"))?;
+        let text = &llava.text;
+        let (hidden, wide) = (text.hidden_size as u64, text.intermediate_size as u64);
+        let layer = 4 * hidden * hidden + 3 * hidden * wide + 2 * hidden;
+        let language = text.layers as u64 * layer + 2 * text.vocab_size as u64 * hidden + hidden;
+        let vision = 303_507_456 + 1024 * hidden + hidden + hidden * hidden + hidden;
+        assert_eq!(language + vision, parameters, "{}", preset.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_tiny_folder_is_a_function_of_the_seed() -> TestResult {
+    let write = |seed| -> std::result::Result<_, Box<dyn StdError>> {
+        let dir = tempfile::tempdir()?;
+        init(dir.path(), Preset::Tiny, seed)?;
+        Ok(snapshot(dir.path())?)
+    };
+    let (first, again, other) = (write(5)?, write(5)?, write(6)?);
+    assert_eq!(first.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+    assert!(first.iter().zip(&again).all(|(a, b)| a == b));
+    assert_ne!(first[Path::new("llava/model.safetensors")], other[Path::new("llava/model.safetensors")]);
+    assert_ne!(first[Path::new("train.json")], other[Path::new("train.json")]);
+    let bytes: usize = first.values().map(Vec::len).sum();
+    assert!(bytes < 8 << 20, "{bytes} bytes");
+    Ok(())
+}
+
+#[test]
+fn the_tiny_weights_are_complete() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    init(dir.path(), Preset::Tiny, 1)?;
+    let llava = LlavaConfig::from_dir(&dir.path().join("llava"))?;
+    Checkpoint::open(&dir.path().join("llava"), NameMap::Llava)?.check(&Inventory::llava(&llava))?;
+    let teacher = Dinov2Config::from_dir(&dir.path().join("dinov2"))?;
+    Checkpoint::open(&dir.path().join("dinov2"), NameMap::Dinov2)?.check(&Inventory::dinov2(&teacher))?;
+    Ok(())
+}
+
+#[test]
+fn the_tiny_dataset_is_sound() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let config = Config::load(&init(dir.path(), Preset::Tiny, 1)?, &Overrides::default())?;
+    config.check_paths()?;
+    let dataset = Dataset::open(&config.data.train, &config.data.images, OnBadSample::Fail)?;
+    assert_eq!(dataset.len(), 80);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_overwritten() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("mine"), "x")?;
+    match init(dir.path(), Preset::Tiny, 1) {
+        Err(error) => assert!(error.what.contains("not empty"), "{error}"),
+        Ok(path) => panic!("{}", path.display()),
+    }
+    assert_eq!(snapshot(dir.path())?.len(), 1);
+    Ok(())
+}

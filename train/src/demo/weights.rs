@@ -1,0 +1,174 @@
+//! Random weights for the demo's networks, under the names of the Hugging Face files.
+//!
+//! The language model learns only through low-rank updates of its linear maps; embeddings, norms and head stay as they
+//! are drawn here. So the head's rows are long enough that a hidden state which points along one of them is a
+//! confident prediction, and the embeddings are large beside what the untrained layers add, so that a token's identity
+//! survives to the last layer.
+
+use super::random::Random;
+
+/// A tensor to be written.
+pub(super) struct Tensor {
+    /// Name in the file.
+    pub(super) name: String,
+    /// Extents.
+    pub(super) shape: Vec<usize>,
+    /// Row-major values.
+    pub(super) values: Vec<f32>,
+}
+
+/// Extents of the language model.
+pub(super) struct TextShape {
+    pub(super) vocab: usize,
+    pub(super) hidden: usize,
+    pub(super) intermediate: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+}
+
+/// Extents of a vision transformer.
+pub(super) struct VisionShape {
+    pub(super) hidden: usize,
+    pub(super) intermediate: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) image: usize,
+    pub(super) patch: usize,
+}
+
+impl VisionShape {
+    /// Patches and the class token.
+    fn positions(&self) -> usize {
+        let side = self.image / self.patch;
+        side * side + 1
+    }
+}
+
+/// Deviation of the head's rows: aligned with a normalised state of width 128 it gives a logit of about 15.
+const HEAD_STD: f64 = 0.12;
+
+/// LLaVA: the CLIP tower, the projector and the language model.
+pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Tensor> {
+    let mut out = Writer::new(seed, "llava");
+    clip(&mut out, vision);
+    out.linear("multi_modal_projector.linear_1", text.hidden, vision.hidden, 1.0, true);
+    out.linear("multi_modal_projector.linear_2", text.hidden, text.hidden, 1.0, true);
+
+    let kv = text.hidden / text.heads * text.kv_heads;
+    out.normal("language_model.model.embed_tokens.weight", &[text.vocab, text.hidden], 1.0);
+    for layer in 0..text.layers {
+        let prefix = format!("language_model.model.layers.{layer}");
+        let mut linear = |name: &str, rows, columns, gain| {
+            out.linear(&format!("{prefix}.{name}"), rows, columns, gain, false);
+        };
+        linear("self_attn.q_proj", text.hidden, text.hidden, 1.0);
+        linear("self_attn.k_proj", kv, text.hidden, 1.0);
+        linear("self_attn.v_proj", kv, text.hidden, 1.0);
+        linear("self_attn.o_proj", text.hidden, text.hidden, 0.5);
+        linear("mlp.gate_proj", text.intermediate, text.hidden, 1.0);
+        linear("mlp.up_proj", text.intermediate, text.hidden, 1.0);
+        linear("mlp.down_proj", text.hidden, text.intermediate, 0.5);
+        out.fill(&format!("{prefix}.input_layernorm.weight"), text.hidden, 1.0);
+        out.fill(&format!("{prefix}.post_attention_layernorm.weight"), text.hidden, 1.0);
+    }
+    out.fill("language_model.model.norm.weight", text.hidden, 1.0);
+    out.normal("language_model.lm_head.weight", &[text.vocab, text.hidden], HEAD_STD);
+    out.tensors
+}
+
+/// The teacher: a DINOv2.
+pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
+    let mut out = Writer::new(seed, "dinov2");
+    let hidden = shape.hidden;
+    out.normal("embeddings.cls_token", &[1, 1, hidden], 0.02);
+    out.fill("embeddings.mask_token", hidden, 0.0);
+    out.reshape_last(&[1, hidden]);
+    out.normal("embeddings.position_embeddings", &[1, shape.positions(), hidden], 0.2);
+    out.patches("embeddings.patch_embeddings.projection", shape);
+    out.fill("embeddings.patch_embeddings.projection.bias", hidden, 0.0);
+    for layer in 0..shape.layers {
+        let prefix = format!("encoder.layer.{layer}");
+        out.norm(&format!("{prefix}.norm1"), hidden);
+        out.norm(&format!("{prefix}.norm2"), hidden);
+        for name in ["query", "key", "value"] {
+            out.linear(&format!("{prefix}.attention.attention.{name}"), hidden, hidden, 1.0, true);
+        }
+        out.linear(&format!("{prefix}.attention.output.dense"), hidden, hidden, 1.0, true);
+        out.fill(&format!("{prefix}.layer_scale1.lambda1"), hidden, 0.5);
+        out.fill(&format!("{prefix}.layer_scale2.lambda1"), hidden, 0.5);
+        out.linear(&format!("{prefix}.mlp.fc1"), shape.intermediate, hidden, 1.0, true);
+        out.linear(&format!("{prefix}.mlp.fc2"), hidden, shape.intermediate, 1.0, true);
+    }
+    out.norm("layernorm", hidden);
+    out.tensors
+}
+
+fn clip(out: &mut Writer, shape: &VisionShape) {
+    const PREFIX: &str = "vision_tower.vision_model";
+    let hidden = shape.hidden;
+    out.normal(&format!("{PREFIX}.embeddings.class_embedding"), &[hidden], 0.5);
+    out.patches(&format!("{PREFIX}.embeddings.patch_embedding"), shape);
+    out.normal(&format!("{PREFIX}.embeddings.position_embedding.weight"), &[shape.positions(), hidden], 0.3);
+    out.norm(&format!("{PREFIX}.pre_layrnorm"), hidden);
+    for layer in 0..shape.layers {
+        let prefix = format!("{PREFIX}.encoder.layers.{layer}");
+        for name in ["k_proj", "v_proj", "q_proj", "out_proj"] {
+            out.linear(&format!("{prefix}.self_attn.{name}"), hidden, hidden, 1.0, true);
+        }
+        out.norm(&format!("{prefix}.layer_norm1"), hidden);
+        out.linear(&format!("{prefix}.mlp.fc1"), shape.intermediate, hidden, 1.0, true);
+        out.linear(&format!("{prefix}.mlp.fc2"), hidden, shape.intermediate, 1.0, true);
+        out.norm(&format!("{prefix}.layer_norm2"), hidden);
+    }
+    out.norm(&format!("{PREFIX}.post_layernorm"), hidden);
+}
+
+/// Collects tensors; each is drawn from a stream of its own.
+struct Writer {
+    seed: u64,
+    network: &'static str,
+    tensors: Vec<Tensor>,
+}
+
+impl Writer {
+    fn new(seed: u64, network: &'static str) -> Self {
+        Self { seed, network, tensors: Vec::new() }
+    }
+
+    fn normal(&mut self, name: &str, shape: &[usize], std: f64) {
+        let mut random = Random::new(self.seed, &format!("{}/{name}", self.network));
+        let values = random.normal(shape.iter().product(), std);
+        self.tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), values });
+    }
+
+    fn fill(&mut self, name: &str, len: usize, value: f32) {
+        self.tensors.push(Tensor { name: name.to_owned(), shape: vec![len], values: vec![value; len] });
+    }
+
+    fn reshape_last(&mut self, shape: &[usize]) {
+        if let Some(last) = self.tensors.last_mut() {
+            last.shape = shape.to_vec();
+        }
+    }
+
+    /// A linear map that keeps the variance of its input times `gain` squared, and a zero bias if it has one.
+    fn linear(&mut self, name: &str, rows: usize, columns: usize, gain: f64, bias: bool) {
+        self.normal(&format!("{name}.weight"), &[rows, columns], gain / (columns as f64).sqrt());
+        if bias {
+            self.fill(&format!("{name}.bias"), rows, 0.0);
+        }
+    }
+
+    fn norm(&mut self, name: &str, len: usize) {
+        self.fill(&format!("{name}.weight"), len, 1.0);
+        self.fill(&format!("{name}.bias"), len, 0.0);
+    }
+
+    /// The weight of a patch embedding whose outputs have about the variance of the pixels.
+    fn patches(&mut self, name: &str, shape: &VisionShape) {
+        let inputs = 3 * shape.patch * shape.patch;
+        let std = 1.0 / (inputs as f64).sqrt();
+        self.normal(&format!("{name}.weight"), &[shape.hidden, 3, shape.patch, shape.patch], std);
+    }
+}
