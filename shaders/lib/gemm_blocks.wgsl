@@ -1,8 +1,8 @@
 // 4 x 4 blocks of A and B, whichever way they are stored.
 //
 // A_TRANSPOSED: A is stored (K, M), else (M, K). B_TRANSPOSED: B is stored (N, K), else (K, N). Where a block reaches beyond
-// m, n or k it repeats elements that exist: rows and columns beyond m and n are never stored to C, and what lies beyond k
-// has to be masked, in A and in B, lest an infinity meet a zero.
+// m, n or k it repeats elements that exist. Rows and columns beyond m and n are never stored to C; what lies beyond k has to
+// be masked, in B at least: then a sum meets nothing but its own row of A times zero.
 
 // The cells at which four stored rows from `first` on begin; rows beyond `end` repeat the last one.
 fn four_rows(base: u32, stride: u32, first: u32, end: u32) -> vec4<u32> {

@@ -1,21 +1,24 @@
 // GEMM for software devices: C[b, m, n] = epilogue(alpha * sum_k A[b, m, k] * B[b, k, n]), all f32.
 //
-//             4 * LANES columns        One workgroup is one SIMD vector of LANES invocations. It owns a panel of 4 * LANES
-//            +-----------------+       columns and a stripe of tile_rows rows of C. For each 128 steps of k, each lane
-//       128  | B: registers of |       loads 128 rows x 4 columns of B into 32 named matrices (they end up in the first
-//            | the lanes       |       level cache), then the workgroup walks down the stripe, four rows at a time:
-//            +-----------------+       sixteen values of A, equal for all lanes, times a 4 x 4 block of B per lane.
-//   +-----+  +-----------------+       Between the blocks of k the sums live in C.
-//   |  A  |  | C: tile_rows    |
-//   +-----+  +-----------------+       Loads that differ from lane to lane are what such a device is slow at: here only
-//                                      B, once per stripe, and C, once per 128 steps of k, are loaded that way.
+//            4 * LANES columns       One workgroup is one SIMD vector of LANES invocations. It owns a panel of 4 * LANES
+//           +-----------------+      columns and a stripe of tile_rows rows of C. For each 64 steps of k, each lane loads 64
+//        64 | B: registers of |      rows x 4 columns of B into 16 named matrices (16 KiB for 16 lanes: they end up in the
+//           | the lanes       |      first level cache), then the workgroup walks down the stripe, four rows at a time:
+//           +-----------------+      4 x 4 values of A, equal for all lanes, times a 4 x 4 block of B per lane. Between the
+//   +----+  +-----------------+      blocks of k the sums live in C.
+//   | A  |  | C: tile_rows    |
+//   +----+  +-----------------+      Loads that differ from lane to lane are what such a device is slow at: here only B,
+//                                    once per stripe, and C, once per 64 steps of k, are loaded that way.
 //
-// The epilogue only ever adds to its argument, so it is applied to the sums' starting value and alpha to B.
+// The epilogue only ever adds to its argument, so it is applied to the sums' starting value, and alpha to B. Where k ends
+// within a block, B is filled up with zeros, and A repeats elements of the same row.
 //
 // Bindings: 0 Params, 1 A, 2 B, [3 D], last C. Knobs (header): LANES, A_TRANSPOSED, B_TRANSPOSED, CELL, C_BINDING.
-// Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations, any LANES is correct anywhere.
+// Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
 
-// 32 rows x 4 columns of B.
+const DEPTH = 64u;
+
+// DEPTH rows x 4 columns of B.
 struct Slab {
     b0: mat4x4<f32>,
     b1: mat4x4<f32>,
@@ -25,23 +28,43 @@ struct Slab {
     b5: mat4x4<f32>,
     b6: mat4x4<f32>,
     b7: mat4x4<f32>,
+    b8: mat4x4<f32>,
+    b9: mat4x4<f32>,
+    b10: mat4x4<f32>,
+    b11: mat4x4<f32>,
+    b12: mat4x4<f32>,
+    b13: mat4x4<f32>,
+    b14: mat4x4<f32>,
+    b15: mat4x4<f32>,
 }
 
-// alpha * B[k .. k + 32, column .. column + 4], zero beyond k and n.
+// alpha * B[k .. k + DEPTH, column .. column + 4], zero beyond the end of k.
 fn load_slab(base: u32, k: u32, column: u32) -> Slab {
     return Slab(
-        p.alpha * load_b_block(base, k, column),
-        p.alpha * load_b_block(base, k + 4u, column),
-        p.alpha * load_b_block(base, k + 8u, column),
-        p.alpha * load_b_block(base, k + 12u, column),
-        p.alpha * load_b_block(base, k + 16u, column),
-        p.alpha * load_b_block(base, k + 20u, column),
-        p.alpha * load_b_block(base, k + 24u, column),
-        p.alpha * load_b_block(base, k + 28u, column),
+        load_scaled(base, k, column),
+        load_scaled(base, k + 4u, column),
+        load_scaled(base, k + 8u, column),
+        load_scaled(base, k + 12u, column),
+        load_scaled(base, k + 16u, column),
+        load_scaled(base, k + 20u, column),
+        load_scaled(base, k + 24u, column),
+        load_scaled(base, k + 28u, column),
+        load_scaled(base, k + 32u, column),
+        load_scaled(base, k + 36u, column),
+        load_scaled(base, k + 40u, column),
+        load_scaled(base, k + 44u, column),
+        load_scaled(base, k + 48u, column),
+        load_scaled(base, k + 52u, column),
+        load_scaled(base, k + 56u, column),
+        load_scaled(base, k + 60u, column),
     );
 }
 
-// sums + A[row .. row + 4, k .. k + 32] * slab; column i of the sums is row + i of C.
+fn load_scaled(base: u32, k: u32, column: u32) -> mat4x4<f32> {
+    return p.alpha * mask_b_block(load_b_block(base, k, column), k);
+}
+
+// sums + A[row .. row + 4, k .. k + DEPTH] * slab; column i of the sums is row + i of C.
 fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, slab: Slab) -> mat4x4<f32> {
     var acc = sums;
     acc += slab.b0 * load_a_block(base, row, k);
@@ -52,25 +75,32 @@ fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, slab: Slab) -> mat4x
     acc += slab.b5 * load_a_block(base, row, k + 20u);
     acc += slab.b6 * load_a_block(base, row, k + 24u);
     acc += slab.b7 * load_a_block(base, row, k + 28u);
+    acc += slab.b8 * load_a_block(base, row, k + 32u);
+    acc += slab.b9 * load_a_block(base, row, k + 36u);
+    acc += slab.b10 * load_a_block(base, row, k + 40u);
+    acc += slab.b11 * load_a_block(base, row, k + 44u);
+    acc += slab.b12 * load_a_block(base, row, k + 48u);
+    acc += slab.b13 * load_a_block(base, row, k + 52u);
+    acc += slab.b14 * load_a_block(base, row, k + 56u);
+    acc += slab.b15 * load_a_block(base, row, k + 60u);
     return acc;
 }
 
 // Where the sums of one row start: at the epilogue of zero, later at what the last block of k left in C.
 fn load_row(place: Place, row: u32, column: u32, first: bool) -> vec4<f32> {
-    if row >= p.m {
-        return vec4<f32>();
-    }
-    let valid = remaining(column, p.n);
-    let c_at = place.c + row * p.c_row + column / CELL;
+    let c_row = min(row, p.m - 1u);
+    let c_column = clamped(column, p.n);
+    let last = last_below(c_column, p.n);
+    let c_at = place.c + c_row * p.c_row + c_column / CELL;
     if first {
-        return epilogue(vec4<f32>(), c_at, place.d + row * p.d_row + column / CELL, valid);
+        return epilogue(vec4<f32>(), c_at, place.d + c_row * p.d_row + c_column / CELL, last);
     }
-    return load_c(c_at, valid);
+    return load_c(c_at, last);
 }
 
 fn store_row(place: Place, row: u32, column: u32, sum: vec4<f32>) {
-    if row < p.m {
-        store_c(place.c + row * p.c_row + column / CELL, remaining(column, p.n), sum);
+    if row < p.m && column < p.n {
+        store_c(place.c + row * p.c_row + column / CELL, last_below(column, p.n), sum);
     }
 }
 
@@ -85,22 +115,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let end_row = min(first_row + p.tile_rows, p.m);
     let column = 4u * (LANES * place.column_tile + lane);
 
-    for (var k0 = 0u; k0 < p.k; k0 += 128u) {
-        let slab0 = load_slab(place.b, k0, column);
-        let slab1 = load_slab(place.b, k0 + 32u, column);
-        let slab2 = load_slab(place.b, k0 + 64u, column);
-        let slab3 = load_slab(place.b, k0 + 96u, column);
+    for (var k = 0u; k < p.k; k += DEPTH) {
+        let slab = load_slab(place.b, k, column);
         for (var row = first_row; row < end_row; row += 4u) {
-            var sums = mat4x4<f32>(
-                load_row(place, row, column, k0 == 0u),
-                load_row(place, row + 1u, column, k0 == 0u),
-                load_row(place, row + 2u, column, k0 == 0u),
-                load_row(place, row + 3u, column, k0 == 0u),
+            let start = mat4x4<f32>(
+                load_row(place, row, column, k == 0u),
+                load_row(place, row + 1u, column, k == 0u),
+                load_row(place, row + 2u, column, k == 0u),
+                load_row(place, row + 3u, column, k == 0u),
             );
-            sums = multiply(sums, place.a, row, k0, slab0);
-            sums = multiply(sums, place.a, row, k0 + 32u, slab1);
-            sums = multiply(sums, place.a, row, k0 + 64u, slab2);
-            sums = multiply(sums, place.a, row, k0 + 96u, slab3);
+            let sums = multiply(start, place.a, row, k, slab);
             store_row(place, row, column, sums[0]);
             store_row(place, row + 1u, column, sums[1]);
             store_row(place, row + 2u, column, sums[2]);

@@ -22,11 +22,11 @@ fn wg_slot(k: u32, block: u32) -> u32 {
 }
 
 fn store_row(place: Place, row: u32, column: u32, sum: vec4<f32>) {
-    if row < p.m {
-        let valid = remaining(column, p.n);
+    if row < p.m && column < p.n {
+        let last = last_below(column, p.n);
         let c_at = place.c + row * p.c_row + column / CELL;
         let d_at = place.d + row * p.d_row + column / CELL;
-        store_c(c_at, valid, epilogue(p.alpha * sum, c_at, d_at, valid));
+        store_c(c_at, last, epilogue(p.alpha * sum, c_at, d_at, last));
     }
 }
 
@@ -54,23 +54,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var acc2 = vec4<f32>();
     var acc3 = vec4<f32>();
     for (var k0 = 0u; k0 < p.k; k0 += DEPTH) {
+        let k = k0 + copy_k;
         if copies_b {
-            let block = load_b_block(place.b, k0 + copy_k, first_column + 4u * copy_block);
+            let block = mask_b_block(load_b_block(place.b, k, first_column + 4u * copy_block), k);
             wg_b[wg_slot(copy_k, copy_block)] = block[0];
             wg_b[wg_slot(copy_k + 1u, copy_block)] = block[1];
             wg_b[wg_slot(copy_k + 2u, copy_block)] = block[2];
             wg_b[wg_slot(copy_k + 3u, copy_block)] = block[3];
         } else {
-            let block = transpose(load_a_block(place.a, first_row + 4u * copy_block, k0 + copy_k));
+            let block = transpose(mask_a_block(load_a_block(place.a, first_row + 4u * copy_block, k), k));
             wg_a[wg_slot(copy_k, copy_block)] = block[0];
             wg_a[wg_slot(copy_k + 1u, copy_block)] = block[1];
             wg_a[wg_slot(copy_k + 2u, copy_block)] = block[2];
             wg_a[wg_slot(copy_k + 3u, copy_block)] = block[3];
         }
         workgroupBarrier();
-        for (var k = 0u; k < DEPTH; k++) {
-            let a = wg_a[wg_slot(k, y)];
-            let b = wg_b[wg_slot(k, x)];
+        for (var line = 0u; line < DEPTH; line++) {
+            let a = wg_a[wg_slot(line, y)];
+            let b = wg_b[wg_slot(line, x)];
             acc0 += a.x * b;
             acc1 += a.y * b;
             acc2 += a.z * b;
