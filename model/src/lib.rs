@@ -10,12 +10,14 @@
 //!    alignment projector.
 //! 4. [`text`] renders a conversation with its template and returns token ids and labels.
 //! 5. [`image`] decodes and preprocesses pictures, bit for bit as Pillow and the reference image processors do.
-//! 6. [`resample`] resizes positional tables.
+//! 6. [`graph`] builds the networks, and says for each leaf where its content comes from.
 //!
 //! Invariants: parameter names equal the checkpoint's canonical tensor names; everything is deterministic; nothing
 //! here touches the environment, the clock or a device; input from files never causes a panic, only a typed error that
 //! says what, where, why and what to try.
 
 pub mod config;
+
+pub mod graph;
 
 pub mod weights;

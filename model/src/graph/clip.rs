@@ -19,7 +19,13 @@ const NAMES: BlockNames = BlockNames {
 
 /// Features of `pixels (I, 3, S, S)`: the hidden state after `blocks` blocks, as `(I·N, C)` rows. Later blocks are not
 /// built, and no norm follows.
-pub fn features(g: &mut Graph, config: &ClipVisionConfig, blocks: usize, select: FeatureSelect, pixels: Value) -> Value {
+pub fn features(
+    g: &mut Graph,
+    config: &ClipVisionConfig,
+    blocks: usize,
+    select: FeatureSelect,
+    pixels: Value,
+) -> Value {
     let leaves = Leaves::new("model.vision_tower", Trainable::NOTHING);
     g.scoped("vision_tower", |g| {
         let mut x = g.scoped("embeddings", |g| embed(g, config, &leaves, pixels)); // (I, 1+N, C)

@@ -133,3 +133,46 @@ fn salt(name: &str) -> u32 {
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash >> 1
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use viral_compiler::eval::evaluate_outputs;
+    use viral_compiler::tensor::Tensor;
+    use viral_compiler::types::TensorType;
+
+    use super::*;
+
+    #[test]
+    fn dropout_keeps_the_mean_and_differs_by_linear_and_key() {
+        const SIDE: usize = 100;
+        let p = 0.3;
+        let names = ["layers.0.self_attn.q_proj.lora_A", "layers.0.self_attn.k_proj.lora_A"];
+        let masks = |key: f64| {
+            let mut g = Graph::new();
+            let key_leaf = g.input("key", DType::U32, &[]);
+            let x = g.constant(DType::F32, 1.0, &[SIDE, SIDE]);
+            for name in names {
+                let y = dropped(&mut g, x, Dropout { p, key: key_leaf }, salt(name));
+                g.output(name, y);
+            }
+            g.verify().unwrap();
+            let leaves = HashMap::from([("key".to_owned(), Tensor::new(TensorType::u32([]), vec![key]))]);
+            let mut results = evaluate_outputs(&g, &leaves).unwrap();
+            names.map(|name| results.remove(name).unwrap().data)
+        };
+        let all: Vec<Vec<f64>> = [masks(7.0), masks(8.0), masks(2_147_483_647.0)].concat();
+        for (index, mask) in all.iter().enumerate() {
+            assert!(mask.iter().all(|x| *x == 0.0 || (x - 1.0 / 0.7).abs() < 1e-12));
+            let dropped = mask.iter().filter(|x| **x == 0.0).count() as f64 / mask.len() as f64;
+            // Four standard deviations of the share of zeros.
+            assert!((dropped - p).abs() < 4.0 * (p * (1.0 - p)).sqrt() / SIDE as f64, "{dropped}");
+            for other in &all[..index] {
+                let equal = mask.iter().zip(other).filter(|(a, b)| a == b).count() as f64 / mask.len() as f64;
+                // Independent masks agree in p² + (1-p)² of their elements.
+                assert!((equal - 0.58).abs() < 0.02, "{equal}");
+            }
+        }
+    }
+}
