@@ -17,7 +17,6 @@
 //! says what, where, why and what to try.
 
 pub mod config;
-
 pub mod graph;
-
+pub mod image;
 pub mod weights;
