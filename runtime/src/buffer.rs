@@ -9,7 +9,7 @@ use crate::{Device, Error};
 #[derive(Clone, Debug)]
 pub struct Buffer(Arc<Allocation>);
 
-/// How much device memory is and was in use.
+/// How much device memory is and was in use, without what wgpu holds for a moment to carry [`Device::write`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUsage {
     /// Buffers that exist now.

@@ -17,6 +17,10 @@ use crate::transfer::Transfers;
 use crate::{Error, MemoryUsage, blocking, trusted};
 
 /// Which run-time checks are compiled into kernels.
+///
+/// On Vulkan the driver keeps accesses inside their buffers, so [`Checks::Bounds`] and [`Checks::Off`] make the same code
+/// there; on Mesa's software device [`Checks::Full`] is as fast as either (matrix products of 512³, 37 to 50 GFLOP/s by
+/// processor time with each). On Metal and Direct3D each check costs instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Checks {
     /// All: every access stays inside its binding, every loop ends, no division traps.

@@ -106,7 +106,10 @@ impl Executable {
         })
     }
 
-    /// Replays the plan once and returns without waiting. [`Stream::run`](crate::Stream::run) does so with inputs and results.
+    /// Replays the plan once and returns without waiting.
+    ///
+    /// Whoever replays many times without waiting queues commands without bound; [`Stream::run`](crate::Stream::run) does not,
+    /// and moves inputs and results.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] or the first fault of another kind.
