@@ -40,14 +40,10 @@ pub enum CompileError {
         /// What does not hold.
         error: VerifyError,
     },
-    /// An output is a leaf, or two outputs are one value.
-    #[error("output `{name}` is a leaf or another output; give it a computation of its own")]
-    Output {
-        /// The output.
-        name: String,
-    },
     /// A tensor is larger than the device can bind at once.
-    #[error("`{name}` ({bytes} bytes) is larger than the {limit} bytes that this device binds at once; use a smaller batch or a shorter sequence")]
+    #[error(
+        "`{name}` ({bytes} bytes) is larger than the {limit} bytes that this device binds at once; use a smaller batch or a shorter sequence"
+    )]
     TooLarge {
         /// The tensor's name in the model.
         name: String,
@@ -86,7 +82,7 @@ pub fn compile_traced(
             trace(pass.name(), &graph);
         }
     }
-    let memory = Memory::new(&graph, &options.places)?;
+    let memory = Memory::new(&graph, &options.places);
     let steps = lower::lower(&graph, &memory, &options.target)?;
     let steps = schedule(steps, &memory);
     let slots = memory::assign(&graph, &steps, &memory);

@@ -76,7 +76,11 @@ pub(crate) fn check(graph: &Graph, steps: &[Step], memory: &Memory, plan: &SlotP
         for &value in step.reads.iter().filter(|v| !memory.external.contains_key(v)) {
             let slot = slot(value).ok_or_else(|| format!("`{}` reads {value}, which has no slot", step.label))?;
             if content.get(&slot) != Some(&value) {
-                return Err(format!("`{}` reads {value} from slot {slot}, which holds {:?}", step.label, content.get(&slot)));
+                return Err(format!(
+                    "`{}` reads {value} from slot {slot}, which holds {:?}",
+                    step.label,
+                    content.get(&slot)
+                ));
             }
         }
         for &value in step.writes.iter().filter(|v| !memory.external.contains_key(v)) {
@@ -84,7 +88,8 @@ pub(crate) fn check(graph: &Graph, steps: &[Step], memory: &Memory, plan: &SlotP
             if plan.slots[slot] < graph.ty(value).bytes() {
                 return Err(format!("slot {slot} is too small for {value}"));
             }
-            let shared = step.reads.iter().chain(&step.writes).any(|&v| v != value && plan.slot_of.get(&v) == Some(&slot));
+            let shared =
+                step.reads.iter().chain(&step.writes).any(|&v| v != value && plan.slot_of.get(&v) == Some(&slot));
             if shared {
                 return Err(format!("`{}` uses slot {slot} for {value} and for something else", step.label));
             }

@@ -5,46 +5,9 @@ use std::collections::HashMap;
 use viral_compiler::eval::{evaluate, evaluate_outputs};
 use viral_compiler::grad::gradients;
 use viral_compiler::ir::{Graph, Value};
-use viral_compiler::ops::{Class, Gen, Op, Sample};
+use viral_compiler::ops::{Class, Op, Random, Sample};
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::DType;
-
-/// A small deterministic generator: the tests must see the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn real(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as f64) / (1u64 << 31) as f64
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.real() * n as f64) as usize
-    }
-
-    fn fill(&mut self, sample: &Sample) -> Vec<Tensor> {
-        sample
-            .args
-            .iter()
-            .map(|(ty, gen_kind)| {
-                let mut unused: Vec<usize> =
-                    if let Gen::Distinct(n) = gen_kind { (0..*n).collect() } else { Vec::new() };
-                let data = (0..ty.len()).map(|_| match *gen_kind {
-                    Gen::Uniform(low, high) => low + (high - low) * self.real(),
-                    Gen::Fixed => 2.0 * self.real() - 1.0,
-                    Gen::Index(n) => self.below(n) as f64,
-                    Gen::Distinct(_) => {
-                        let at = self.below(unused.len());
-                        unused.swap_remove(at) as f64
-                    }
-                    Gen::Bool => self.below(2) as f64,
-                });
-                let data = data.collect();
-                Tensor::new(ty.clone(), data)
-            })
-            .collect()
-    }
-}
 
 /// The sample's operation applied to inputs named by position, as the output `y`.
 fn graph_of(sample: &Sample) -> (Graph, Vec<Value>, Value) {
@@ -54,12 +17,6 @@ fn graph_of(sample: &Sample) -> (Graph, Vec<Value>, Value) {
     let y = graph.push(sample.op.clone(), &args);
     graph.output("y", y);
     (graph, args, y)
-}
-
-/// Positions of the arguments that have a gradient.
-fn differentiable(sample: &Sample) -> Vec<usize> {
-    let has_gradient = |i: &usize| sample.args[*i].0.dtype == DType::F32 && !matches!(sample.args[*i].1, Gen::Fixed);
-    (0..sample.args.len()).filter(has_gradient).collect()
 }
 
 fn leaves(tensors: &[Tensor]) -> HashMap<String, Tensor> {
@@ -81,7 +38,7 @@ fn type_rules_agree_with_evaluation() {
     for sample in Op::samples() {
         let (graph, _, y) = graph_of(&sample);
         graph.verify().unwrap_or_else(|e| panic!("{}: {e}", sample.op));
-        let inputs = random.fill(&sample);
+        let inputs = sample.tensors(&mut random);
         let result = &evaluate_outputs(&graph, &leaves(&inputs)).unwrap()["y"];
         assert_eq!(&result.ty, graph.ty(y), "{}", sample.op);
         assert_eq!(result.data.len(), result.ty.len(), "{}", sample.op);
@@ -112,7 +69,7 @@ fn gradients_agree_with_differences() {
         let product = graph.mul(y, weight);
         let loss = graph.sum_all(product);
         graph.output("loss", loss);
-        let real = differentiable(&sample);
+        let real = sample.differentiable();
         let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
         let grads = gradients(&mut graph, loss, &wanted);
         for (position, gradient) in real.iter().zip(&grads) {
@@ -122,7 +79,7 @@ fn gradients_agree_with_differences() {
         }
         graph.verify().unwrap();
         for _ in 0..3 {
-            let inputs = random.fill(&sample);
+            let inputs = sample.tensors(&mut random);
             let mut directions: Vec<Tensor> = inputs.iter().map(|t| Tensor::map(&[t], &t.ty, |_| 0.0)).collect();
             for &i in &real {
                 directions[i].data.iter_mut().for_each(|x| *x = random.real() - 0.5);
@@ -159,7 +116,7 @@ fn gradients_agree_with_differences() {
 fn composites_equal_their_expansions() {
     let mut random = Random(3);
     for sample in Op::samples().into_iter().filter(|s| s.op.class() == Class::Composite) {
-        let inputs = random.fill(&sample);
+        let inputs = sample.tensors(&mut random);
         let run = |expanded: bool| {
             let mut graph = Graph::new();
             let args: Vec<Value> = sample
@@ -174,7 +131,7 @@ fn composites_equal_their_expansions() {
             };
             let squares = graph.mul(y, y);
             let loss = graph.sum_all(squares);
-            let wanted: Vec<Value> = differentiable(&sample).into_iter().map(|i| args[i]).collect();
+            let wanted: Vec<Value> = sample.differentiable().into_iter().map(|i| args[i]).collect();
             let grads = gradients(&mut graph, loss, &wanted);
             for (i, g) in grads.iter().enumerate().filter_map(|(i, g)| g.map(|g| (i, g))) {
                 graph.output(i.to_string(), g);

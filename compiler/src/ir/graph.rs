@@ -195,6 +195,11 @@ impl Graph {
         self.outputs.push((name.into(), value));
     }
 
+    /// Removes all named results.
+    pub(crate) fn take_outputs(&mut self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.outputs)
+    }
+
     /// Named results, in declaration order.
     pub fn outputs(&self) -> &[(String, Value)] {
         &self.outputs

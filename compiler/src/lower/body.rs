@@ -39,7 +39,6 @@ pub(crate) struct Expr {
 /// A fold over the points of a row or column.
 #[derive(Clone, Debug)]
 pub(crate) struct Reduction {
-    pub(crate) value: Value,
     pub(crate) is_sum: bool,
     pub(crate) arg: ExprId,
 }
@@ -233,7 +232,7 @@ impl<'g> Builder<'g> {
             debug_assert!(reduction_extent(graph, member).1 > 1);
             let everywhere = Place::identity(&self.body.dims, 0..self.body.dims.len());
             let arg = self.value(node.args[0], &everywhere, &[])?;
-            self.body.reductions.push(Reduction { value: member, is_sum: matches!(node.op, Op::Sum(_)), arg });
+            self.body.reductions.push(Reduction { is_sum: matches!(node.op, Op::Sum(_)), arg });
             let index = self.body.reductions.len() - 1;
             return Ok(self.expr(ExprKind::Reduced(index), DType::F32));
         }

@@ -71,11 +71,8 @@ enum Relation {
 impl Clusters {
     /// Groups the live values of a graph whose composites are expanded and whose reductions are in kernel form.
     pub(crate) fn new(graph: &Graph, hints: &Hints, max_inputs: usize) -> Self {
-        let mut this = Self {
-            groups: Vec::new(),
-            group_of: vec![None; graph.len()],
-            inlined: vec![false; graph.len()],
-        };
+        let mut this =
+            Self { groups: Vec::new(), group_of: vec![None; graph.len()], inlined: vec![false; graph.len()] };
         let live = graph.live();
         this.inline(graph, hints, &live);
         for value in graph.values().filter(|v| live[v.index()]) {
@@ -158,7 +155,8 @@ impl Clusters {
                         // Repeating a value would repeat its computation.
                         let repeats = matches!(node.op, Op::Expand(_));
                         needs_memory[at] |= needs_memory[value.index()] || repeats || is_output.contains(&value);
-                        moved[at] |= moved[value.index()] || matches!(node.op, Op::Permute(_) | Op::Slice(_) | Op::Pad(_));
+                        moved[at] |=
+                            moved[value.index()] || matches!(node.op, Op::Permute(_) | Op::Slice(_) | Op::Pad(_));
                     }
                     Class::Kernel => {
                         readers[at] += 1;
@@ -193,7 +191,9 @@ impl Clusters {
         match node.op.class() {
             Class::Index => true,
             Class::View => self.of_indices(graph, node.args[0]),
-            Class::Elementwise => self.inlined[value.index()] && node.args.iter().all(|&arg| self.of_indices(graph, arg)),
+            Class::Elementwise => {
+                self.inlined[value.index()] && node.args.iter().all(|&arg| self.of_indices(graph, arg))
+            }
             Class::Leaf | Class::Reduction | Class::Kernel | Class::Composite => false,
         }
     }
@@ -290,7 +290,12 @@ impl Clusters {
                 continue;
             }
             for &member in &self.groups[group].members {
-                stack.extend(self.roots(graph, member).into_iter().filter_map(|root| self.group_of(root)).filter(|&g| g != group));
+                stack.extend(
+                    self.roots(graph, member)
+                        .into_iter()
+                        .filter_map(|root| self.group_of(root))
+                        .filter(|&g| g != group),
+                );
             }
         }
         false

@@ -63,7 +63,12 @@ pub(crate) fn emit(
         workgroup,
         requires: Requirements::default(),
     };
-    Emitted { kernel, params: emitter.params, groups, bindings: emitter.bindings.into_iter().map(|(value, _)| value).collect() }
+    Emitted {
+        kernel,
+        params: emitter.params,
+        groups,
+        bindings: emitter.bindings.into_iter().map(|(value, _)| value).collect(),
+    }
 }
 
 struct Emitter<'b> {
@@ -83,7 +88,11 @@ struct Emitter<'b> {
 
 impl<'b> Emitter<'b> {
     fn new(graph: &'b Graph, body: &'b Body, memory: &'b dyn Fn(Value) -> Value, target: &'b Target) -> Self {
-        let inner = body.dims.len().checked_sub(1).filter(|_| body.parts.iter().rev().nth(1).is_none_or(|&end| end < body.dims.len()));
+        let inner = body
+            .dims
+            .len()
+            .checked_sub(1)
+            .filter(|_| body.parts.iter().rev().nth(1).is_none_or(|&end| end < body.dims.len()));
         let mut this = Self {
             graph,
             body,
@@ -334,9 +343,8 @@ impl<'b> Emitter<'b> {
                 [columns, lines.div_ceil(z), z],
             )
         };
-        let text = format!(
-            "let row = {row};\nlet cell = {cell};\nif (row >= {n_rows} || cell >= {n_cells}) {{ return; }}\n"
-        );
+        let text =
+            format!("let row = {row};\nlet cell = {cell};\nif (row >= {n_rows} || cell >= {n_cells}) {{ return; }}\n");
         (text, [width as u32, height as u32, 1], groups.map(|n| n as u32))
     }
 
@@ -372,7 +380,11 @@ impl<'b> Emitter<'b> {
         let _ = writeln!(text, "var acc = {};\nfor (var n = 0u; n < {n}; n++) {{", start(reduction.is_sum));
         text += &self.unflatten("n", outer..reduced, false);
         text += &self.define_all(&[reduction.arg], |_| true);
-        let _ = writeln!(text, "acc = {};\n}}\nlet r0 = acc;", fold(reduction.is_sum, "acc", &format!("e{}", reduction.arg)));
+        let _ = writeln!(
+            text,
+            "acc = {};\n}}\nlet r0 = acc;",
+            fold(reduction.is_sum, "acc", &format!("e{}", reduction.arg))
+        );
         let store = self.body.stores[0].expr;
         text += &self.define(store);
         text += &self.store(0);
@@ -386,7 +398,8 @@ impl<'b> Emitter<'b> {
         let limit = self.target.max_workgroups_per_dimension as usize;
         let y = rows.div_ceil(limit);
         let (n_rows, n_cells) = (self.word(rows as i64), self.word(columns as i64));
-        let mut text = format!("let row = wg.y * nwg.x + wg.x;\nif (row >= {n_rows}) {{ return; }}\nlet lane = lid.x;\n");
+        let mut text =
+            format!("let row = wg.y * nwg.x + wg.x;\nif (row >= {n_rows}) {{ return; }}\nlet lane = lid.x;\n");
         text += &self.unflatten("row", 0..rows_end, false);
 
         let in_row = self.body.depends_on(rows_end..rank);
@@ -398,7 +411,8 @@ impl<'b> Emitter<'b> {
             for id in per_row {
                 text += &self.define(id);
             }
-            let folds: Vec<usize> = (0..body.reductions.len()).filter(|&r| level[body.reductions[r].arg] == phase).collect();
+            let folds: Vec<usize> =
+                (0..body.reductions.len()).filter(|&r| level[body.reductions[r].arg] == phase).collect();
             if folds.is_empty() {
                 continue;
             }
@@ -411,7 +425,11 @@ impl<'b> Emitter<'b> {
             text += &self.define_all(&args, |id| in_row[id]);
             for &r in &folds {
                 let reduction = &body.reductions[r];
-                let _ = writeln!(text, "acc{r} = {};", fold(reduction.is_sum, &format!("acc{r}"), &format!("e{}", reduction.arg)));
+                let _ = writeln!(
+                    text,
+                    "acc{r} = {};",
+                    fold(reduction.is_sum, &format!("acc{r}"), &format!("e{}", reduction.arg))
+                );
             }
             text += "}\n";
             for &r in &folds {
@@ -444,7 +462,9 @@ impl<'b> Emitter<'b> {
     fn row_lanes(&self, cells: usize) -> u32 {
         match self.target.class {
             DeviceClass::Cpu => self.target.fixed_subgroup().unwrap_or(8),
-            DeviceClass::Gpu => (cells.next_power_of_two() as u32).clamp(32, 256.min(self.target.max_workgroup_invocations)),
+            DeviceClass::Gpu => {
+                (cells.next_power_of_two() as u32).clamp(32, 256.min(self.target.max_workgroup_invocations))
+            }
         }
     }
 
@@ -479,7 +499,8 @@ impl<'b> Emitter<'b> {
             let scalar = stored_type(self.graph.ty(value).dtype).name();
             let element = if wide { format!("vec4<{scalar}>") } else { scalar.to_owned() };
             let mode = if *access == Access::Read { "read" } else { "read_write" };
-            let _ = writeln!(text, "@group(0) @binding({}) var<storage, {mode}> b{index}: array<{element}>;", index + 1);
+            let _ =
+                writeln!(text, "@group(0) @binding({}) var<storage, {mode}> b{index}: array<{element}>;", index + 1);
         }
         if main.contains("erf(") || main.contains("uniform01(") {
             text += viral_shaders::MATH;

@@ -59,10 +59,9 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Finds the external values of a graph. `places` overrides the default, a buffer named like the leaf or output.
-    pub(crate) fn new(graph: &Graph, places: &HashMap<String, Placement>) -> Result<Self, CompileError> {
-        let place = |name: &str| {
-            places.get(name).cloned().unwrap_or_else(|| Placement { buffer: name.to_owned(), offset: 0 })
-        };
+    pub(crate) fn new(graph: &Graph, places: &HashMap<String, Placement>) -> Self {
+        let place =
+            |name: &str| places.get(name).cloned().unwrap_or_else(|| Placement { buffer: name.to_owned(), offset: 0 });
         let mut external: HashMap<Value, Placement> = HashMap::new();
         let mut states = HashMap::new();
         for leaf in graph.leaves() {
@@ -73,16 +72,13 @@ impl Memory {
         }
         let mut replaced = HashMap::new();
         for (name, value) in graph.outputs() {
-            if external.contains_key(value) {
-                return Err(CompileError::Output { name: name.clone() });
-            }
             let place = place(name);
             if let Some(&state) = states.get(&place) {
                 replaced.insert(*value, state);
             }
             external.insert(*value, place);
         }
-        Ok(Self { replaced, external })
+        Self { replaced, external }
     }
 
     /// The value whose memory holds `value`.

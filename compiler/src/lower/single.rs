@@ -125,7 +125,9 @@ impl Context<'_> {
             }
             match through_view(self.graph, at, &place, dims) {
                 Ok((inner, None)) => place = inner,
-                Ok((_, Some(_))) | Err(Trouble::Split { .. } | Trouble::Opaque) => return Err(Obstacle::NeedsMemory(value)),
+                Ok((_, Some(_))) | Err(Trouble::Split { .. } | Trouble::Opaque) => {
+                    return Err(Obstacle::NeedsMemory(value));
+                }
             }
             at = self.graph.node(at).args[0];
         }
@@ -136,7 +138,8 @@ impl Context<'_> {
     fn dense(&self, value: Value) -> Result<Value, Obstacle> {
         let dims = self.graph.shape(value);
         let (root, at) = self.strided(value, dims)?;
-        let same = self.graph.ty(root).len() == self.graph.ty(value).len() && at == Affine::row_major(dims, 0..dims.len());
+        let same =
+            self.graph.ty(root).len() == self.graph.ty(value).len() && at == Affine::row_major(dims, 0..dims.len());
         if same { Ok(root) } else { Err(Obstacle::NeedsMemory(value)) }
     }
 }
@@ -184,6 +187,9 @@ impl Batch {
             joined.insert(0, (1, [0; 3]));
         }
         let stride = |which: usize| [0, 1, 2].map(|axis: usize| joined[axis].1[which] as u32);
-        Some(Self { extents: [0, 1, 2].map(|axis: usize| joined[axis].0 as u32), strides: [stride(0), stride(1), stride(2)] })
+        Some(Self {
+            extents: [0, 1, 2].map(|axis: usize| joined[axis].0 as u32),
+            strides: [stride(0), stride(1), stride(2)],
+        })
     }
 }

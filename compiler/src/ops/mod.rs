@@ -7,8 +7,8 @@
 pub(crate) mod attr;
 pub(crate) mod rule;
 
-pub use attr::Real;
-pub use rule::{Class, Gen, OpRule, Sample};
+pub use attr::{Attr, Real};
+pub use rule::{Class, Gen, OpRule, Random, Sample};
 
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};

@@ -110,10 +110,56 @@ impl Sample {
         self.arg(DType::F32, shape, Gen::Fixed)
     }
 
+    /// Arguments for the tests, the same for equal seeds.
+    pub fn tensors(&self, random: &mut Random) -> Vec<Tensor> {
+        self.args
+            .iter()
+            .map(|(ty, values)| {
+                let mut unused: Vec<usize> = if let Gen::Distinct(n) = values { (0..*n).collect() } else { Vec::new() };
+                let data = (0..ty.len()).map(|_| match *values {
+                    Gen::Uniform(low, high) => low + (high - low) * random.real(),
+                    Gen::Fixed => 2.0 * random.real() - 1.0,
+                    Gen::Index(n) => random.below(n) as f64,
+                    Gen::Distinct(_) => {
+                        let at = random.below(unused.len());
+                        unused.swap_remove(at) as f64
+                    }
+                    Gen::Bool => random.below(2) as f64,
+                });
+                // What the device stores, so that both sides compute from the same numbers.
+                let tensor = Tensor { ty: ty.clone(), data: data.collect() };
+                Tensor::from_bytes(ty, &tensor.to_bytes())
+            })
+            .collect()
+    }
+
+    /// Positions of the arguments that have a gradient.
+    pub fn differentiable(&self) -> Vec<usize> {
+        let has_gradient = |i: &usize| self.args[*i].0.dtype == DType::F32 && !matches!(self.args[*i].1, Gen::Fixed);
+        (0..self.args.len()).filter(has_gradient).collect()
+    }
+
     /// Adds an argument.
     pub fn arg(mut self, dtype: DType, shape: &[usize], values: Gen) -> Self {
         self.args.push((TensorType::new(dtype, shape), values));
         self
+    }
+}
+
+/// Numbers that look random and are the same everywhere, for tests and samples.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A real in [0, 1).
+    pub fn real(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as f64) / (1u64 << 31) as f64
+    }
+
+    /// An integer below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.real() * n as f64) as usize
     }
 }
 

@@ -5,7 +5,10 @@ mod composites;
 mod reductions;
 mod simplify;
 
+use std::collections::BTreeSet;
+
 use crate::ir::{Graph, Node, Value};
+use crate::ops::Class;
 
 /// A named pass over graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,17 +19,20 @@ pub enum Pass {
     Reductions,
     /// Removes what has no effect: identities, views of views, dead nodes.
     Simplify,
+    /// Gives every output a value of its own, so that it has memory of its own.
+    Outputs,
 }
 
 impl Pass {
     /// All passes, in the order in which they run.
-    pub const ALL: [Pass; 3] = [Pass::Composites, Pass::Reductions, Pass::Simplify];
+    pub const ALL: [Pass; 4] = [Pass::Composites, Pass::Reductions, Pass::Simplify, Pass::Outputs];
 
     /// Name for dumps and for switching the pass off.
     pub fn name(self) -> &'static str {
         match self {
             Pass::Composites => "composites",
             Pass::Simplify => "simplify",
+            Pass::Outputs => "outputs",
             Pass::Reductions => "reductions",
         }
     }
@@ -40,10 +46,23 @@ impl Pass {
     pub fn run(self, graph: &Graph) -> Graph {
         match self {
             Pass::Composites => rebuild(graph, composites::rule),
-            Pass::Simplify => rebuild(graph, simplify::rule),
             Pass::Reductions => rebuild(graph, reductions::rule),
+            Pass::Simplify => rebuild(graph, simplify::rule),
+            Pass::Outputs => separate_outputs(graph),
         }
     }
+}
+
+/// Puts a tag on outputs that are leaves or that another output is already; a tagged output is a copy.
+fn separate_outputs(graph: &Graph) -> Graph {
+    let mut result = rebuild(graph, |result, node| result.push(node.op.clone(), &node.args));
+    let mut taken = BTreeSet::new();
+    for (name, value) in result.take_outputs() {
+        let is_leaf = result.node(value).op.class() == Class::Leaf;
+        let value = if taken.insert(value) && !is_leaf { value } else { result.tag(value, format!("output {name}")) };
+        result.output(name, value);
+    }
+    result
 }
 
 /// Builds a graph anew from what its outputs need, one node at a time: `rule` gets the node with its arguments in the new

@@ -67,7 +67,8 @@ fn simpler(graph: &mut Graph, node: &Node) -> Option<Value> {
         // slice(pad(x)) = x where the slice is just what was padded
         Op::Slice(slice) => match inner(graph, 0) {
             Node { op: Op::Pad(pad), args, .. } => {
-                let exact = pad.axis == slice.axis && pad.before == slice.start && graph.shape(args[0]) == node.ty.shape;
+                let exact =
+                    pad.axis == slice.axis && pad.before == slice.start && graph.shape(args[0]) == node.ty.shape;
                 exact.then_some(args[0])
             }
             _ => (graph.shape(arg(0)) == node.ty.shape).then_some(arg(0)),

@@ -1,0 +1,62 @@
+//! Every operation on the device against the f64 interpreter, forward and backward.
+
+mod support;
+
+use std::collections::HashMap;
+
+use support::{device, relative_error, run};
+use viral_compiler::eval::evaluate_outputs;
+use viral_compiler::grad::gradients;
+use viral_compiler::ops::{Op, Random, Sample};
+use viral_compiler::tensor::Tensor;
+use viral_compiler::types::DType;
+use viral_compiler::{Graph, Options, Value};
+
+/// The sample's value, and the gradients of its inner product with the leaf `w`.
+fn value_and_gradients(sample: &Sample) -> Graph {
+    let mut graph = Graph::new();
+    let args: Vec<Value> =
+        sample.args.iter().enumerate().map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape)).collect();
+    let y = graph.push(sample.op.clone(), &args);
+    graph.output("y", y);
+    if graph.ty(y).dtype == DType::F32 {
+        let weight = graph.input("w", DType::F32, &graph.shape(y).to_vec());
+        let product = graph.mul(y, weight);
+        let loss = graph.sum_all(product);
+        let real = sample.differentiable();
+        let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
+        for (i, gradient) in real.iter().zip(gradients(&mut graph, loss, &wanted)) {
+            if let Some(gradient) = gradient {
+                graph.output(format!("d{i}"), gradient);
+            }
+        }
+    }
+    graph
+}
+
+#[test]
+fn every_operation_agrees_with_the_interpreter() {
+    let options = Options::new(device().target().clone());
+    let mut random = Random(7);
+    let mut failures = Vec::new();
+    for sample in Op::samples() {
+        let graph = value_and_gradients(&sample);
+        let mut leaves: HashMap<String, Tensor> =
+            sample.tensors(&mut random).into_iter().enumerate().map(|(i, t)| (i.to_string(), t)).collect();
+        if let Some(leaf) = graph.leaves().find(|leaf| leaf.name == "w") {
+            let data = (0..leaf.ty.len()).map(|_| random.real() - 0.5).collect();
+            leaves.insert("w".into(), Tensor::new(leaf.ty.clone(), data));
+        }
+        let expected = evaluate_outputs(&graph, &leaves).unwrap();
+        let results = run(&graph, &leaves, &options);
+        let mut names: Vec<&String> = expected.keys().collect();
+        names.sort();
+        for name in names {
+            let (error, bar) = (relative_error(&results[name], &expected[name]), if name == "y" { 1e-4 } else { 1e-3 });
+            if error.is_nan() || error > bar {
+                failures.push(format!("{} {name}: {error:.2e}", sample.op));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
