@@ -11,7 +11,7 @@ use crate::batch::{self, Rates};
 use crate::buffer::Allocation;
 use crate::health::scoped;
 use crate::pipeline::{Pipeline, param_bytes};
-use crate::{Buffer, Device, Error, SlotPool, Submission};
+use crate::{Buffer, Device, Error, SlotPool, Submission, check};
 
 /// A plan bound to a device. It holds on to every buffer it uses.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Executable {
         external: &dyn Fn(&str) -> Option<Buffer>,
         slots: &mut SlotPool,
     ) -> Result<Self, Error> {
-        check_plan(device, plan)?;
+        check::plan(device.target(), plan)?;
         let pipelines = device.pipelines().get(device, &plan.kernels)?;
         let buffers = bind_buffers(device, plan, external, slots)?;
         let params = upload_params(device, plan)?;
@@ -203,98 +203,6 @@ fn encode(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
             }
         }
     }
-}
-
-/// Checks what can be checked without allocating anything: indices, ranges, alignments, limits.
-fn check_plan(device: &Device, plan: &Plan) -> Result<(), Error> {
-    let target = device.target();
-    let invalid = |at: &str, why: String| Err(Error::InvalidPlan { at: at.to_owned(), why });
-    let check_bind = |at: &str, bind: &Bind, align: u32| {
-        let Some(declared) = plan.buffers.get(bind.buffer.0 as usize) else {
-            return invalid(at, format!("there is no buffer {}", bind.buffer.0));
-        };
-        if bind.offset.checked_add(bind.bytes).is_none_or(|end| end > declared.bytes) {
-            return invalid(
-                at,
-                format!(
-                    "{} bytes from {} on lie outside buffer {} of {} bytes",
-                    bind.bytes, bind.offset, bind.buffer.0, declared.bytes
-                ),
-            );
-        }
-        if bind.bytes == 0 || !bind.bytes.is_multiple_of(4) || !bind.offset.is_multiple_of(u64::from(align.max(4))) {
-            return invalid(
-                at,
-                format!("a range of {} bytes from {} on is not aligned (to 4 and {align})", bind.bytes, bind.offset),
-            );
-        }
-        Ok(())
-    };
-    for command in &plan.commands {
-        let dispatch = match command {
-            Command::Dispatch(dispatch) => dispatch,
-            Command::Clear(bind) => {
-                check_bind("clear", bind, 4)?;
-                continue;
-            }
-        };
-        let at = dispatch.label.as_str();
-        let Some(kernel) = plan.kernels.get(dispatch.kernel.0 as usize) else {
-            return invalid(at, format!("there is no kernel {}", dispatch.kernel.0));
-        };
-        if dispatch.binds.len() != kernel.bindings.len() {
-            return invalid(
-                at,
-                format!(
-                    "kernel `{}` has {} bindings, {} are given",
-                    kernel.name,
-                    kernel.bindings.len(),
-                    dispatch.binds.len()
-                ),
-            );
-        }
-        if kernel.bindings.len() > target.max_storage_buffers as usize {
-            return invalid(
-                at,
-                format!(
-                    "kernel `{}` binds {} buffers, the device allows {}",
-                    kernel.name,
-                    kernel.bindings.len(),
-                    target.max_storage_buffers
-                ),
-            );
-        }
-        for bind in &dispatch.binds {
-            check_bind(at, bind, target.storage_align)?;
-            if bind.bytes > target.max_binding_bytes {
-                return invalid(
-                    at,
-                    format!("a binding of {} bytes, the device allows {}", bind.bytes, target.max_binding_bytes),
-                );
-            }
-        }
-        if let Some(groups) = dispatch.groups.iter().find(|&&groups| groups > target.max_workgroups_per_dimension) {
-            return invalid(
-                at,
-                format!("{groups} workgroups, the device allows {}", target.max_workgroups_per_dimension),
-            );
-        }
-        let params_end = u64::from(dispatch.params_offset) + u64::from(kernel.param_words) * 4;
-        if kernel.param_words > 0
-            && (params_end > plan.params.len() as u64 || !dispatch.params_offset.is_multiple_of(target.uniform_align))
-        {
-            return invalid(
-                at,
-                format!(
-                    "parameters at byte {} are not aligned to {} or end after {} bytes",
-                    dispatch.params_offset,
-                    target.uniform_align,
-                    plan.params.len()
-                ),
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The buffer of every declaration, in order.

@@ -20,6 +20,7 @@ mod batch;
 mod blocking;
 mod buffer;
 mod capabilities;
+mod check;
 mod device;
 mod error;
 mod executable;
