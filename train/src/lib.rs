@@ -9,8 +9,10 @@
 //! Of all crates of the project only this one reads the environment, the clock and the command line, and it does so
 //! only in `cli` and `run`. It knows no WGSL.
 
+pub mod cli;
 pub mod config;
 pub mod data;
+pub mod demo;
 pub mod error;
 pub mod run;
 

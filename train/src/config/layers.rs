@@ -239,14 +239,13 @@ fn quoted(value: &str) -> String {
 /// The first backend of a comma-separated list as wgpu reads it, by the name it has here.
 fn backend(value: &str) -> &str {
     let first = value.split(',').next().unwrap_or_default().trim();
-    let name = match first.to_ascii_lowercase().as_str() {
+    match first.to_ascii_lowercase().as_str() {
         "vk" => "vulkan",
         "mtl" => "metal",
         "d3d12" => "dx12",
         "opengl" | "gles" => "gl",
-        _ => return Backend::ALL.iter().map(|b| b.name()).find(|n| first.eq_ignore_ascii_case(n)).unwrap_or(first),
-    };
-    name
+        lower => Backend::ALL.iter().map(|backend| backend.name()).find(|&name| name == lower).unwrap_or(first),
+    }
 }
 
 /// A value as an error message shows it.

@@ -7,6 +7,7 @@
 //! * `validate.rs` checks ranges, combinations, paths, and names what this version does not carry out yet.
 //! * `render.rs` writes a configuration back as TOML.
 
+mod device;
 mod keys;
 mod layers;
 mod nearest;

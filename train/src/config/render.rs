@@ -59,12 +59,14 @@ pub(super) fn value_text(value: &toml::Value) -> String {
 
 /// Help, limit and choices of a key, as comment lines.
 fn comment(key: &Key) -> Vec<String> {
-    let limit = if key.limit.text.is_empty() { String::new() } else { format!(" ({})", key.limit.text) };
-    let mut lines = vec![format!("{}{limit}", key.help)];
+    let mut lines = vec![match key.limit.text {
+        "" => key.help.into(),
+        limit => format!("{} Must be {limit}.", key.help),
+    }];
     if let Kind::Choice(choices) = key.kind {
         let width = choices.iter().map(|choice| choice.name.len()).max().unwrap_or(0);
         for choice in choices {
-            let later = if is_available(&key.path(), choice.name) { "" } else { " [not yet available]" };
+            let later = if is_available(&key.path(), choice.name) { "" } else { " Not yet available." };
             lines.push(format!("  {:width$}  {}{later}", choice.name, choice.help));
         }
     }

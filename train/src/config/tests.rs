@@ -145,7 +145,7 @@ fn the_commented_file_is_the_defaults_and_explains_every_key() {
         assert!(text.contains(key.help) && text.contains(&format!("{} = ", key.name)), "{}", key.path());
         assert!(!key.help.contains('\n') && key.help.len() < 110, "{}", key.path());
     }
-    assert!(text.contains("bf16  16-bit floats with the range of f32. [not yet available]"), "{text}");
+    assert!(text.contains("bf16  16-bit floats with the range of f32. Not yet available."), "{text}");
 }
 
 #[test]
@@ -314,4 +314,51 @@ fn missing_inputs_are_named_with_what_belongs_there() {
     expect(Kind::Data, &["`data.train`", "train.json", "no such file", "JSON"]);
     touch("train.json");
     assert_eq!(config.check_paths(), Ok(()));
+}
+
+/// `docs/configuration.md` is written by this test when `VIRAL_BLESS` is set.
+#[test]
+fn the_documentation_lists_every_key() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let expected = reference();
+    if std::env::var_os("VIRAL_BLESS").is_some() {
+        fs::write(file, &expected).unwrap();
+    }
+    let found = fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        found == expected,
+        "docs/configuration.md is out of date: VIRAL_BLESS=1 cargo test -p viral-train writes it"
+    );
+}
+
+fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         One TOML file describes a run; every key has a default and may be left out. Relative paths start from the \
+         folder of the\nfile. `--set section.key=value` changes a key for one run. A flag beats `--set`, which beats the \
+         environment, which beats\nthe file. `viral-wgpu config init` writes a file with all keys, `config show` prints \
+         what results, `config validate` checks.\n\n\
+         This page is made from the table of keys in `train/src/config/keys.rs`.\n",
+    );
+    for section in SECTIONS {
+        text += &format!(
+            "\n## `[{}]`\n\n{}\n\n| key | default | meaning |\n| --- | --- | --- |\n",
+            section.name, section.help
+        );
+        for key in section.keys {
+            let default =
+                Config::default().get(key).map_or("unset".into(), |value| format!("`{}`", render::value_text(&value)));
+            text += &format!("| `{}` | {default} | {} |\n", key.name, meaning(key));
+        }
+    }
+    text
+}
+
+fn meaning(key: &Key) -> String {
+    let limit = if key.limit.text.is_empty() { String::new() } else { format!(" Must be {}.", key.limit.text) };
+    let choices = key.kind.choices().unwrap_or_default().iter().map(|choice| {
+        let later = if validate::is_available(&key.path(), choice.name) { "" } else { " Not yet available." };
+        format!("<br>`{}`: {}{later}", choice.name, choice.help)
+    });
+    format!("{}{limit}{}", key.help, choices.collect::<String>()).replace('|', "\\|")
 }
