@@ -16,6 +16,7 @@
 //! here touches the environment, the clock or a device; input from files never causes a panic, only a typed error that
 //! says what, where, why and what to try.
 
+pub mod adapter;
 pub mod config;
 pub mod graph;
 pub mod image;

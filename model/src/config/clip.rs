@@ -72,7 +72,7 @@ impl ClipVisionConfig {
         let config = Self {
             hidden_size: s.size("hidden_size", 768)?,
             intermediate_size: s.size("intermediate_size", 3072)?,
-            layers: s.size("num_hidden_layers", 12)?,
+            layers: s.layers("num_hidden_layers", 12)?,
             heads: s.size("num_attention_heads", 12)?,
             image_size: s.side("image_size", 224)?,
             patch_size: s.side("patch_size", 32)?,

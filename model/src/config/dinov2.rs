@@ -101,7 +101,7 @@ impl Dinov2Config {
         };
         let config = Self {
             hidden_size,
-            layers: s.size("num_hidden_layers", 12)?,
+            layers: s.layers("num_hidden_layers", 12)?,
             heads: s.size("num_attention_heads", 12)?,
             ffn,
             qkv_bias: s.flag("qkv_bias", true)?,

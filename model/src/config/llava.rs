@@ -79,7 +79,7 @@ impl LlavaConfig {
         if s.value("quantization_config").is_some() {
             return Err(s.unsupported("quantization_config", "checkpoints in f32, f16 or bf16"));
         }
-        let mut text = TextConfig::from_section(s.section("text_config")?, s)?;
+        let mut text = TextConfig::from_section(s.section("text_config")?)?;
         // The library ties the head when either level says so.
         text.tie_word_embeddings |= s.flag("tie_word_embeddings", false)?;
         let vision = match s.section("vision_config")? {

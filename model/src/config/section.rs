@@ -9,8 +9,14 @@ use super::{Activation, ConfigError, io_error};
 /// Configuration files are a few kilobytes; anything larger than this is not one.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Extents beyond this are typing errors, and products of a few of them would overflow.
-const MAX_EXTENT: i64 = i32::MAX as i64;
+/// Extents beyond this are typing errors; below it, the products of a few of them do not overflow.
+const MAX_EXTENT: i64 = 1 << 24;
+
+/// Largest side of a picture; position tables grow with its square.
+const MAX_SIDE: i64 = 1 << 14;
+
+/// Lists of layers stay short.
+const MAX_LAYERS: i64 = 1000;
 
 /// A JSON file whose root is an object.
 pub(crate) struct Document {
@@ -76,20 +82,31 @@ impl<'a> Section<'a> {
 
     /// A positive extent without a default.
     pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        match integer(value) {
-            Some(n) if (1..=MAX_EXTENT).contains(&n) => Ok(Some(n as usize)),
-            _ => Err(self.wrong(key, "a positive integer")),
-        }
+        self.within(key, MAX_EXTENT)
+    }
+
+    /// A number of layers.
+    pub(crate) fn layers(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        Ok(self.within(key, MAX_LAYERS)?.unwrap_or(default))
     }
 
     /// The side of a square, written as `n` or `[n, n]`.
     pub(crate) fn side(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
-        let Some(Value::Array(sides)) = self.value(key) else { return self.size(key, default) };
+        let Some(Value::Array(sides)) = self.value(key) else {
+            return Ok(self.within(key, MAX_SIDE)?.unwrap_or(default));
+        };
         match sides.iter().map(integer).collect::<Option<Vec<_>>>().as_deref() {
-            Some([a, b]) if a == b && (1..=MAX_EXTENT).contains(a) => Ok(*a as usize),
+            Some([a, b]) if a == b && (1..=MAX_SIDE).contains(a) => Ok(*a as usize),
             Some([_, _]) => Err(self.unsupported(key, "squares")),
             _ => Err(self.wrong(key, "a positive integer or a pair of them")),
+        }
+    }
+
+    fn within(&self, key: &str, largest: i64) -> Result<Option<usize>, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        match integer(value) {
+            Some(n) if (1..=largest).contains(&n) => Ok(Some(n as usize)),
+            _ => Err(self.wrong(key, &format!("a positive integer up to {largest}"))),
         }
     }
 
@@ -201,7 +218,7 @@ impl<'a> Section<'a> {
 fn integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let x = value.as_f64()?;
-        (x.fract() == 0.0 && x.abs() <= MAX_EXTENT as f64).then_some(x as i64)
+        (x.fract() == 0.0 && x.abs() <= f64::from(i32::MAX)).then_some(x as i64)
     })
 }
 

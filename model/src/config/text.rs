@@ -68,7 +68,7 @@ impl TextConfig {
     }
 
     /// Reads the `text_config` section; `None` means the section is missing and every key takes its default.
-    pub(crate) fn from_section(section: Option<Section<'_>>, parent: &Section<'_>) -> Result<Self, ConfigError> {
+    pub(crate) fn from_section(section: Option<Section<'_>>) -> Result<Self, ConfigError> {
         let Some(s) = section else {
             return Ok(Self::defaults(TextFamily::Llama));
         };
@@ -101,12 +101,12 @@ impl TextConfig {
             TextFamily::Llama => s.flag("attention_bias", false)?,
             TextFamily::Qwen2 => false,
         };
-        let config = Self {
+        Ok(Self {
             family,
             vocab_size: s.size("vocab_size", default.vocab_size)?,
             hidden_size,
             intermediate_size: s.size("intermediate_size", default.intermediate_size)?,
-            layers: s.size("num_hidden_layers", default.layers)?,
+            layers: s.layers("num_hidden_layers", default.layers)?,
             heads,
             kv_heads,
             head_dim,
@@ -116,9 +116,7 @@ impl TextConfig {
             qkv_bias: default.qkv_bias || attention_bias,
             output_bias: attention_bias,
             tie_word_embeddings: s.flag("tie_word_embeddings", false)?,
-        };
-        config.check_parameter_count(parent)?;
-        Ok(config)
+        })
     }
 
     /// The library's values for a file without keys.
@@ -149,15 +147,6 @@ impl TextConfig {
                 qkv_bias: true,
                 ..llama
             },
-        }
-    }
-
-    /// Later products of extents stay far from overflow when the largest matrix does.
-    fn check_parameter_count(&self, s: &Section<'_>) -> Result<(), ConfigError> {
-        let widest = self.vocab_size.max(self.intermediate_size).max(self.query_width());
-        match widest.checked_mul(self.hidden_size) {
-            Some(n) if n <= 1 << 40 => Ok(()),
-            _ => Err(s.inconsistent(format!("a matrix of {widest} x {} elements is out of range", self.hidden_size))),
         }
     }
 }

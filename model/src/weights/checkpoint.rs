@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::names::Canonical;
-use super::{CheckpointError, Inventory, NameMap, ShapeMismatch, TensorFile, TensorView, printable};
+use super::{CheckpointError, Inventory, NameMap, TensorFile, TensorView, printable};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -98,28 +98,12 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Mismatch`] with all differences, or [`CheckpointError::Dtype`].
     pub fn check(&self, inventory: &Inventory) -> Result<(), CheckpointError> {
-        let (mut missing, mut shapes) = (Vec::new(), Vec::new());
-        let mut required = BTreeSet::new();
+        let found = self.tensors.iter().map(|(name, at)| (name.as_str(), at.shape.as_slice()));
+        inventory.compare(&self.dir, found, "check that config.json belongs to these weight files")?;
         for spec in &inventory.required {
-            required.insert(spec.name.as_str());
-            match self.tensors.get(&spec.name) {
-                None => missing.push(spec.name.clone()),
-                Some(at) if at.shape != spec.shape => shapes.push(ShapeMismatch {
-                    name: spec.name.clone(),
-                    expected: spec.shape.clone(),
-                    found: at.shape.clone(),
-                }),
-                Some(_) => {
-                    self.get(&spec.name)?;
-                }
-            }
+            self.get(&spec.name)?;
         }
-        let known = |name: &str| required.contains(name) || inventory.is_unused(name);
-        let left_over: Vec<String> = self.names().filter(|name| !known(name)).map(str::to_string).collect();
-        if missing.is_empty() && shapes.is_empty() && left_over.is_empty() {
-            return Ok(());
-        }
-        Err(CheckpointError::Mismatch { path: self.dir.clone(), missing, left_over, shapes })
+        Ok(())
     }
 
     /// SHA-256 (hexadecimal) over the files' sizes, headers and samples of their data: equal for copies of a checkpoint,

@@ -104,7 +104,7 @@ pub enum CheckpointError {
         value: f32,
     },
     /// The checkpoint does not hold the tensors that the configuration calls for.
-    #[error("{}", mismatch(path, missing, left_over, shapes))]
+    #[error("{}", mismatch(path, missing, left_over, shapes, hint))]
     Mismatch {
         /// The file or directory.
         path: PathBuf,
@@ -114,6 +114,8 @@ pub enum CheckpointError {
         left_over: Vec<String>,
         /// Found with another shape.
         shapes: Vec<ShapeMismatch>,
+        /// What to try.
+        hint: &'static str,
     },
 }
 
@@ -144,12 +146,13 @@ pub(crate) fn printable(name: &str) -> String {
     shown
 }
 
-fn mismatch(path: &Path, missing: &[String], left_over: &[String], shapes: &[ShapeMismatch]) -> String {
+fn mismatch(path: &Path, missing: &[String], left_over: &[String], shapes: &[ShapeMismatch], hint: &str) -> String {
     let mut text = format!("{} does not match its configuration", path.display());
     section(&mut text, "of the wrong shape", shapes, ShapeMismatch::to_string);
     section(&mut text, "missing", missing, |name| printable(name));
     section(&mut text, "left over", left_over, |name| printable(name));
-    text.push_str("\n  check that config.json belongs to these weight files");
+    text.push_str("\n  ");
+    text.push_str(hint);
     text
 }
 

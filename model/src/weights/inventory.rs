@@ -1,5 +1,9 @@
 //! Which tensors a model consists of, computed from its configuration.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{CheckpointError, ShapeMismatch};
 use crate::config::{ClipVisionConfig, Dinov2Config, Dinov2Ffn, LlavaConfig, TextConfig};
 
 /// A tensor that must be present: canonical name and shape.
@@ -33,17 +37,24 @@ impl Inventory {
     pub fn llava(config: &LlavaConfig) -> Self {
         let mut inventory = Self::default();
         inventory.clip("model.vision_tower", &config.vision, config.vision_blocks);
-        let (vision, hidden) = (config.vision.hidden_size, config.text.hidden_size);
-        inventory.linear("model.multi_modal_projector.linear_1", hidden, vision, config.projector_bias);
-        inventory.linear("model.multi_modal_projector.linear_2", hidden, hidden, config.projector_bias);
+        inventory.required.extend(Self::multi_modal_projector(config).required);
         inventory.decoder("model.language_model", &config.text);
         if config.tied_head() {
             inventory.unused.push("lm_head.weight".into());
         } else {
-            inventory.need("lm_head.weight", [config.text.vocab_size, hidden]);
+            inventory.need("lm_head.weight", [config.text.vocab_size, config.text.hidden_size]);
         }
         // Checkpoints of the reference release carry their frozen teacher along.
         inventory.unused.push("alignment_encoder.".into());
+        inventory
+    }
+
+    /// The multi-modal projector alone.
+    pub fn multi_modal_projector(config: &LlavaConfig) -> Self {
+        let mut inventory = Self::default();
+        let (vision, hidden) = (config.vision.hidden_size, config.text.hidden_size);
+        inventory.linear("model.multi_modal_projector.linear_1", hidden, vision, config.projector_bias);
+        inventory.linear("model.multi_modal_projector.linear_2", hidden, hidden, config.projector_bias);
         inventory
     }
 
@@ -84,9 +95,30 @@ impl Inventory {
         inventory
     }
 
-    /// Whether a stored tensor may be there without being used.
-    pub(super) fn is_unused(&self, name: &str) -> bool {
-        self.unused.iter().any(|prefix| name.starts_with(prefix.as_str()))
+    /// Compares names and shapes with what is expected. All differences are in the error.
+    pub(crate) fn compare<'a>(
+        &self,
+        path: &Path,
+        found: impl Iterator<Item = (&'a str, &'a [usize])>,
+        hint: &'static str,
+    ) -> Result<(), CheckpointError> {
+        let mut found: BTreeMap<&str, &[usize]> = found.collect();
+        let (mut missing, mut shapes) = (Vec::new(), Vec::new());
+        for TensorSpec { name, shape } in &self.required {
+            match found.remove(name.as_str()) {
+                None => missing.push(name.clone()),
+                Some(other) if other != shape => {
+                    shapes.push(ShapeMismatch { name: name.clone(), expected: shape.clone(), found: other.to_vec() });
+                }
+                Some(_) => {}
+            }
+        }
+        let is_unused = |name: &str| self.unused.iter().any(|prefix| name.starts_with(prefix.as_str()));
+        let left_over: Vec<String> = found.into_keys().filter(|name| !is_unused(name)).map(str::to_string).collect();
+        if missing.is_empty() && shapes.is_empty() && left_over.is_empty() {
+            return Ok(());
+        }
+        Err(CheckpointError::Mismatch { path: path.to_path_buf(), missing, left_over, shapes, hint })
     }
 
     /// The first `blocks` blocks of a CLIP tower.

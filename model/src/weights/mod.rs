@@ -23,4 +23,6 @@ pub use names::NameMap;
 pub use view::{StoredDtype, TensorView};
 pub use write::{TensorOut, write_safetensors};
 
-pub(crate) use error::printable;
+pub(crate) use names::llava_name;
+
+use error::printable;

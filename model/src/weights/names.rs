@@ -53,7 +53,7 @@ impl NameMap {
 }
 
 /// The canonical name of a LLaVA tensor or module, whichever dialect it comes in. Unknown names pass unchanged.
-pub(super) fn llava_name(stored: &str) -> String {
+pub(crate) fn llava_name(stored: &str) -> String {
     /// Prefix rules; the first match applies.
     const RULES: [(&str, &str); 14] = [
         // Older library files, which are those on the hub.

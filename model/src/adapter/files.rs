@@ -1,0 +1,193 @@
+//! Reading and writing an adapter directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::targets::path;
+use super::{AdapterError, LoraConfig};
+use crate::config::{LlavaConfig, TextConfig};
+use crate::graph::projector::Alignment;
+use crate::graph::{LinearMap, adapter_key};
+use crate::weights::{CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, write_safetensors};
+
+const CONFIG: &str = "adapter_config.json";
+const LORA: &str = "adapter_model.safetensors";
+const PROJECTOR: &str = "mm_projector.safetensors";
+const ALIGNMENT: &str = "alignment_projector.safetensors";
+
+/// A trained tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Elements in row-major order.
+    pub values: Vec<f32>,
+}
+
+/// The contents of an adapter directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// Shape of the LoRA part; `None` if there is none.
+    pub lora: Option<LoraConfig>,
+    /// Trained tensors by canonical name: `model.language_model.layers.N.….lora_A.weight`,
+    /// `model.multi_modal_projector.…`, `alignment_projector.…`.
+    pub parameters: BTreeMap<String, Parameter>,
+}
+
+impl Adapter {
+    /// Reads a directory. `alignment` lists the alignment projectors that the run will train, none if it trains none.
+    ///
+    /// Each of the three parts may be absent as a whole; the caller then starts it from the base model or afresh. A
+    /// part that is there must be complete, and must be one that the run knows.
+    ///
+    /// # Errors
+    /// The directory holds no part, a file is damaged, the configuration asks for something that is not implemented, a
+    /// key matches no tensor, or a tensor of a part has no key or another shape.
+    pub fn read(dir: &Path, model: &LlavaConfig, alignment: &[Alignment]) -> Result<Self, AdapterError> {
+        let mut adapter = Self { lora: None, parameters: BTreeMap::new() };
+        let has = |name: &str| dir.join(name).is_file();
+        if has(CONFIG) || has(LORA) {
+            let lora = LoraConfig::from_dir(dir, &model.text)?;
+            if !has(LORA) && has("adapter_model.bin") {
+                let problem = "adapter_model.bin is a pickle file; save the adapter with safe_serialization=True";
+                return Err(AdapterError::NotAnAdapter { dir: dir.to_path_buf(), problem });
+            }
+            let required = lora_tensors(&lora, &model.text);
+            adapter.load(
+                &dir.join(LORA),
+                required,
+                "adapters are supported on the language model's linear layers only",
+            )?;
+            adapter.lora = Some(lora);
+        }
+        if has(PROJECTOR) {
+            let required = Inventory::multi_modal_projector(model).required;
+            adapter.load(&dir.join(PROJECTOR), required, "check that it belongs to this model")?;
+        }
+        if has(ALIGNMENT) {
+            let required = alignment.iter().flat_map(|one| alignment_tensors(one, model.text.hidden_size)).collect();
+            let hint = "check vra.enabled, vra.layers, vra.projector_dim, vra.multiple_projectors and the teacher";
+            adapter.load(&dir.join(ALIGNMENT), required, hint)?;
+        }
+        if adapter.parameters.is_empty() {
+            let problem = "there is no adapter_config.json and no projector file in it; check the path";
+            return Err(AdapterError::NotAnAdapter { dir: dir.to_path_buf(), problem });
+        }
+        Ok(adapter)
+    }
+
+    /// Writes the directory, which is made if necessary. Each file appears complete or not at all.
+    ///
+    /// # Errors
+    /// The disk refuses, a tensor belongs to none of the three parts, or the LoRA part has tensors without a
+    /// configuration or the reverse.
+    pub fn write(&self, dir: &Path) -> Result<(), AdapterError> {
+        let mut parts: BTreeMap<&str, Vec<TensorOut<'_>>> = BTreeMap::new();
+        for (name, parameter) in &self.parameters {
+            let key = adapter_key(name);
+            let file = [
+                ("base_model.model.", LORA),
+                ("multi_modal_projector.", PROJECTOR),
+                ("alignment_projector.", ALIGNMENT),
+            ]
+            .into_iter()
+            .find_map(|(prefix, file)| key.starts_with(prefix).then_some(file));
+            let problem = "it is no part of an adapter";
+            let file = file.ok_or_else(|| not_writable(dir, name, problem))?;
+            parts.entry(file).or_default().push(TensorOut::f32(key, parameter.shape.clone(), &parameter.values));
+        }
+        match (&self.lora, parts.contains_key(LORA)) {
+            (Some(_), true) | (None, false) => {}
+            (Some(_), false) => return Err(not_writable(dir, CONFIG, "there are no LoRA tensors")),
+            (None, true) => return Err(not_writable(dir, LORA, "the LoRA configuration is missing")),
+        }
+        let io = |path: &Path, source| AdapterError::Io { path: path.to_path_buf(), source };
+        std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
+        for (file, tensors) in parts {
+            write_safetensors(&dir.join(file), &tensors)?;
+        }
+        if let Some(lora) = &self.lora {
+            let path = dir.join(CONFIG);
+            std::fs::write(&path, lora.to_json()).map_err(|source| io(&path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Loads a file whose keys, in any dialect, must be exactly the required tensors.
+    fn load(&mut self, path: &Path, required: Vec<TensorSpec>, hint: &'static str) -> Result<(), CheckpointError> {
+        let file = TensorFile::open(path)?;
+        let mut stored: BTreeMap<String, &str> = BTreeMap::new();
+        for key in file.names() {
+            let name = llava_name(key);
+            if let Some(first) = stored.get(&name) {
+                return Err(CheckpointError::Duplicate {
+                    name,
+                    first: (*first).to_string(),
+                    first_file: path.to_path_buf(),
+                    second: key.to_string(),
+                    second_file: path.to_path_buf(),
+                });
+            }
+            stored.insert(name, key);
+        }
+        let mut views = BTreeMap::new();
+        for (name, key) in stored {
+            views.insert(name, file.get(key)?);
+        }
+        let found = views.iter().map(|(name, view)| (name.as_str(), view.shape()));
+        Inventory { required, unused: Vec::new() }.compare(path, found, hint)?;
+        for (name, view) in views {
+            let parameter = Parameter { shape: view.shape().to_vec(), values: view.to_f32()? };
+            self.parameters.insert(name, parameter);
+        }
+        Ok(())
+    }
+}
+
+/// A (rank, inputs) and B (outputs, rank) of every adapted linear map.
+fn lora_tensors(lora: &LoraConfig, text: &TextConfig) -> Vec<TensorSpec> {
+    let mut tensors = Vec::new();
+    for layer in 0..text.layers {
+        for map in &lora.targets {
+            let path = path(layer, *map);
+            let [outputs, inputs] = shape(*map, text);
+            tensors.push(TensorSpec::new(format!("{path}.lora_A.weight"), [lora.rank, inputs]));
+            tensors.push(TensorSpec::new(format!("{path}.lora_B.weight"), [outputs, lora.rank]));
+        }
+    }
+    tensors
+}
+
+/// Rows and columns of a linear map's weight.
+fn shape(map: LinearMap, text: &TextConfig) -> [usize; 2] {
+    let (hidden, wide) = (text.hidden_size, text.intermediate_size);
+    match map {
+        LinearMap::Q => [text.query_width(), hidden],
+        LinearMap::K | LinearMap::V => [text.kv_width(), hidden],
+        LinearMap::O => [hidden, text.query_width()],
+        LinearMap::Gate | LinearMap::Up => [wide, hidden],
+        LinearMap::Down => [hidden, wide],
+    }
+}
+
+/// The three linear layers of an alignment projector for states of `inputs` numbers.
+fn alignment_tensors(projector: &Alignment, inputs: usize) -> Vec<TensorSpec> {
+    let index = projector.index.map(|index| format!("{index}.")).unwrap_or_default();
+    let layers = [
+        ("0", inputs, projector.hidden),
+        ("2", projector.hidden, projector.hidden),
+        ("4", projector.hidden, projector.outputs),
+    ];
+    let tensors = layers.map(|(layer, inputs, outputs)| {
+        let name = format!("alignment_projector.{index}projector.{layer}");
+        [
+            TensorSpec::new(format!("{name}.weight"), [outputs, inputs]),
+            TensorSpec::new(format!("{name}.bias"), [outputs]),
+        ]
+    });
+    tensors.into_iter().flatten().collect()
+}
+
+fn not_writable(dir: &Path, name: &str, problem: &'static str) -> AdapterError {
+    AdapterError::NotWritable { dir: dir.to_path_buf(), name: name.to_string(), problem }
+}

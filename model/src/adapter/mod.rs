@@ -1,0 +1,19 @@
+//! Adapter directories: the trained part of a model.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `adapter_config.json`, `adapter_model.safetensors` | LoRA, as PEFT writes it for the library's LLaVA model |
+//! | `mm_projector.safetensors` | the multi-modal projector |
+//! | `alignment_projector.safetensors` | the alignment projectors |
+//!
+//! In memory tensors have their canonical names; the files' keys are those of [`adapter_key`](crate::graph::adapter_key).
+//! Reading is all or nothing: a key that matches no tensor, and a tensor without a key, are errors that name it.
+
+mod config;
+mod error;
+mod files;
+mod targets;
+
+pub use config::LoraConfig;
+pub use error::AdapterError;
+pub use files::{Adapter, Parameter};
