@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::random::Random;
 
 /// Pictures of the demo.
-const PICTURES: usize = 64;
+const PICTURES: usize = 320;
 /// Records without a picture.
-const TEXTS: usize = 16;
+const TEXTS: usize = 80;
 
 const COLOURS: [(&str, [u8; 3]); 6] = [
     ("red", [205, 40, 40]),
@@ -19,6 +19,8 @@ const COLOURS: [(&str, [u8; 3]); 6] = [
     ("black", [25, 25, 25]),
 ];
 const BACKGROUNDS: [[u8; 3]; 4] = [[250, 250, 245], [225, 235, 240], [240, 230, 215], [215, 225, 205]];
+/// The mean of the backgrounds.
+pub(super) const MEAN_BACKGROUND: [f64; 3] = [232.5, 235.0, 226.25];
 /// Width and height; most are not square, so padding has something to do.
 const CANVASES: [(u32, u32); 3] = [(96, 72), (72, 96), (84, 84)];
 const NUMBERS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
@@ -50,7 +52,7 @@ pub(super) fn generate(seed: u64) -> Scenes {
         scenes.pictures.push((name.clone(), scene.draw(&mut random)));
         scenes.records.push(scene.record(&id, &name, &mut random));
         if index % (PICTURES / TEXTS) == 0 {
-            let id = format!("text-{:02}", index * TEXTS / PICTURES);
+            let id = format!("text-{:03}", index * TEXTS / PICTURES);
             scenes.records.push(json!({"id": id, "conversations": turns(text_only(&mut random), None)}));
         }
     }
@@ -243,6 +245,14 @@ mod tests {
             let painted = picture.pixels().filter(|pixel| pixel.0 == scene.colour.1).count();
             let area = picture.pixels().len();
             assert!(painted * 40 > area && painted * 2 < area, "{painted} of {area}");
+        }
+    }
+
+    #[test]
+    fn the_mean_background_is_the_mean() {
+        for channel in 0..3 {
+            let sum: f64 = BACKGROUNDS.iter().map(|colour| f64::from(colour[channel])).sum();
+            assert_eq!(sum / BACKGROUNDS.len() as f64, MEAN_BACKGROUND[channel]);
         }
     }
 

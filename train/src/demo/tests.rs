@@ -104,7 +104,7 @@ fn the_tiny_dataset_is_sound() -> TestResult {
     let config = Config::load(&init(dir.path(), Preset::Tiny, 1)?, &Overrides::default())?;
     config.check_paths()?;
     let dataset = Dataset::open(&config.data.train, &config.data.images, OnBadSample::Fail)?;
-    assert_eq!(dataset.len(), 80);
+    assert_eq!(dataset.len(), 400);
     Ok(())
 }
 

@@ -4,8 +4,14 @@
 //! are drawn here. So the head's rows are long enough that a hidden state which points along one of them is a
 //! confident prediction, and the embeddings are large beside what the untrained layers add, so that a token's identity
 //! survives to the last layer.
+//!
+//! Random vision models answer to a bright background above all. Both embeddings therefore take the mean background off,
+//! so that features differ where the pictures do, and aligning with the teacher is more than learning its mean.
+
+use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD};
 
 use super::random::Random;
+use super::scenes::MEAN_BACKGROUND;
 
 /// A tensor to be written.
 pub(super) struct Tensor {
@@ -47,6 +53,8 @@ impl VisionShape {
 
 /// Deviation of the head's rows: aligned with a normalised state of width 128 it gives a logit of about 15.
 const HEAD_STD: f64 = 0.12;
+/// Deviation of the vision models' position tables, well below what a coloured patch adds.
+const POSITION_STD: f64 = 0.5;
 
 /// LLaVA: the CLIP tower, the projector and the language model.
 pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Tensor> {
@@ -69,10 +77,10 @@ pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Te
         linear("mlp.gate_proj", text.intermediate, text.hidden, 1.0);
         linear("mlp.up_proj", text.intermediate, text.hidden, 1.0);
         linear("mlp.down_proj", text.hidden, text.intermediate, 0.5);
-        out.fill(&format!("{prefix}.input_layernorm.weight"), text.hidden, 1.0);
-        out.fill(&format!("{prefix}.post_attention_layernorm.weight"), text.hidden, 1.0);
+        out.constant(&format!("{prefix}.input_layernorm.weight"), &[text.hidden], 1.0);
+        out.constant(&format!("{prefix}.post_attention_layernorm.weight"), &[text.hidden], 1.0);
     }
-    out.fill("language_model.model.norm.weight", text.hidden, 1.0);
+    out.constant("language_model.model.norm.weight", &[text.hidden], 1.0);
     out.normal("language_model.lm_head.weight", &[text.vocab, text.hidden], HEAD_STD);
     out.tensors
 }
@@ -82,11 +90,10 @@ pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
     let mut out = Writer::new(seed, "dinov2");
     let hidden = shape.hidden;
     out.normal("embeddings.cls_token", &[1, 1, hidden], 0.02);
-    out.fill("embeddings.mask_token", hidden, 0.0);
-    out.reshape_last(&[1, hidden]);
-    out.normal("embeddings.position_embeddings", &[1, shape.positions(), hidden], 0.2);
-    out.patches("embeddings.patch_embeddings.projection", shape);
-    out.fill("embeddings.patch_embeddings.projection.bias", hidden, 0.0);
+    out.constant("embeddings.mask_token", &[1, hidden], 0.0);
+    out.normal("embeddings.position_embeddings", &[1, shape.positions(), hidden], POSITION_STD);
+    let ground = out.patches("embeddings.patch_embeddings.projection", shape, IMAGENET_MEAN, IMAGENET_STD);
+    out.push("embeddings.patch_embeddings.projection.bias", &[hidden], ground.iter().map(|value| -value).collect());
     for layer in 0..shape.layers {
         let prefix = format!("encoder.layer.{layer}");
         out.norm(&format!("{prefix}.norm1"), hidden);
@@ -95,8 +102,8 @@ pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
             out.linear(&format!("{prefix}.attention.attention.{name}"), hidden, hidden, 1.0, true);
         }
         out.linear(&format!("{prefix}.attention.output.dense"), hidden, hidden, 1.0, true);
-        out.fill(&format!("{prefix}.layer_scale1.lambda1"), hidden, 0.5);
-        out.fill(&format!("{prefix}.layer_scale2.lambda1"), hidden, 0.5);
+        out.constant(&format!("{prefix}.layer_scale1.lambda1"), &[hidden], 0.3);
+        out.constant(&format!("{prefix}.layer_scale2.lambda1"), &[hidden], 0.3);
         out.linear(&format!("{prefix}.mlp.fc1"), shape.intermediate, hidden, 1.0, true);
         out.linear(&format!("{prefix}.mlp.fc2"), hidden, shape.intermediate, 1.0, true);
     }
@@ -108,17 +115,21 @@ fn clip(out: &mut Writer, shape: &VisionShape) {
     const PREFIX: &str = "vision_tower.vision_model";
     let hidden = shape.hidden;
     out.normal(&format!("{PREFIX}.embeddings.class_embedding"), &[hidden], 0.5);
-    out.patches(&format!("{PREFIX}.embeddings.patch_embedding"), shape);
-    out.normal(&format!("{PREFIX}.embeddings.position_embedding.weight"), &[shape.positions(), hidden], 0.3);
+    // CLIP's patch embedding has no bias, so the positions of the patches take the background off.
+    let ground = out.patches(&format!("{PREFIX}.embeddings.patch_embedding"), shape, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD);
+    let positions = format!("{PREFIX}.embeddings.position_embedding.weight");
+    out.normal(&positions, &[shape.positions(), hidden], POSITION_STD);
+    out.change_last(|index, value| if index < hidden { value } else { value - ground[index % hidden] });
     out.norm(&format!("{PREFIX}.pre_layrnorm"), hidden);
     for layer in 0..shape.layers {
         let prefix = format!("{PREFIX}.encoder.layers.{layer}");
-        for name in ["k_proj", "v_proj", "q_proj", "out_proj"] {
+        for name in ["k_proj", "v_proj", "q_proj"] {
             out.linear(&format!("{prefix}.self_attn.{name}"), hidden, hidden, 1.0, true);
         }
+        out.linear(&format!("{prefix}.self_attn.out_proj"), hidden, hidden, 0.5, true);
         out.norm(&format!("{prefix}.layer_norm1"), hidden);
         out.linear(&format!("{prefix}.mlp.fc1"), shape.intermediate, hidden, 1.0, true);
-        out.linear(&format!("{prefix}.mlp.fc2"), hidden, shape.intermediate, 1.0, true);
+        out.linear(&format!("{prefix}.mlp.fc2"), hidden, shape.intermediate, 0.5, true);
         out.norm(&format!("{prefix}.layer_norm2"), hidden);
     }
     out.norm(&format!("{PREFIX}.post_layernorm"), hidden);
@@ -136,39 +147,52 @@ impl Writer {
         Self { seed, network, tensors: Vec::new() }
     }
 
-    fn normal(&mut self, name: &str, shape: &[usize], std: f64) {
-        let mut random = Random::new(self.seed, &format!("{}/{name}", self.network));
-        let values = random.normal(shape.iter().product(), std);
+    fn push(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
         self.tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), values });
     }
 
-    fn fill(&mut self, name: &str, len: usize, value: f32) {
-        self.tensors.push(Tensor { name: name.to_owned(), shape: vec![len], values: vec![value; len] });
+    fn normal(&mut self, name: &str, shape: &[usize], std: f64) {
+        let mut random = Random::new(self.seed, &format!("{}/{name}", self.network));
+        self.push(name, shape, random.normal(shape.iter().product(), std));
     }
 
-    fn reshape_last(&mut self, shape: &[usize]) {
-        if let Some(last) = self.tensors.last_mut() {
-            last.shape = shape.to_vec();
+    fn constant(&mut self, name: &str, shape: &[usize], value: f32) {
+        self.push(name, shape, vec![value; shape.iter().product()]);
+    }
+
+    /// Replaces each value of the tensor that was pushed last, given its index.
+    fn change_last(&mut self, change: impl Fn(usize, f32) -> f32) {
+        let values = self.tensors.last_mut().map(|tensor| tensor.values.iter_mut().enumerate());
+        for (index, value) in values.into_iter().flatten() {
+            *value = change(index, *value);
         }
     }
 
-    /// A linear map that keeps the variance of its input times `gain` squared, and a zero bias if it has one.
+    /// A linear map that multiplies the deviation of its input by `gain`, and a zero bias if it has one.
     fn linear(&mut self, name: &str, rows: usize, columns: usize, gain: f64, bias: bool) {
         self.normal(&format!("{name}.weight"), &[rows, columns], gain / (columns as f64).sqrt());
         if bias {
-            self.fill(&format!("{name}.bias"), rows, 0.0);
+            self.constant(&format!("{name}.bias"), &[rows], 0.0);
         }
     }
 
     fn norm(&mut self, name: &str, len: usize) {
-        self.fill(&format!("{name}.weight"), len, 1.0);
-        self.fill(&format!("{name}.bias"), len, 0.0);
+        self.constant(&format!("{name}.weight"), &[len], 1.0);
+        self.constant(&format!("{name}.bias"), &[len], 0.0);
     }
 
-    /// The weight of a patch embedding whose outputs have about the variance of the pixels.
-    fn patches(&mut self, name: &str, shape: &VisionShape) {
-        let inputs = 3 * shape.patch * shape.patch;
-        let std = 1.0 / (inputs as f64).sqrt();
+    /// The weight of a patch embedding. Returns what it makes of a patch of the mean background, normalised with
+    /// `mean` and `deviation`: `hidden` values.
+    fn patches(&mut self, name: &str, shape: &VisionShape, mean: [f64; 3], deviation: [f64; 3]) -> Vec<f32> {
+        let area = shape.patch * shape.patch;
+        let std = 2.0 / ((3 * area) as f64).sqrt();
         self.normal(&format!("{name}.weight"), &[shape.hidden, 3, shape.patch, shape.patch], std);
+        let colour = [0, 1, 2].map(|c| (MEAN_BACKGROUND[c] / 255.0 - mean[c]) / deviation[c]);
+        let weight = self.tensors.last().map_or(&[][..], |tensor| &tensor.values);
+        let respond = |filter: &[f32]| {
+            let planes = filter.chunks(area).zip(colour);
+            planes.map(|(plane, colour)| colour * plane.iter().map(|&w| f64::from(w)).sum::<f64>()).sum::<f64>() as f32
+        };
+        weight.chunks(3 * area).map(respond).collect()
     }
 }
