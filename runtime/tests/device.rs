@@ -36,6 +36,21 @@ fn a_plan_computes_with_any_checks() {
 }
 
 #[test]
+fn a_plan_computes_on_every_adapter() {
+    let (a, b) = (numbers(1000, 1), numbers(1000, 2));
+    for adapter in list().iter().filter(|adapter| adapter.unsuitable.is_none()) {
+        let choice = AdapterChoice { backend: adapter.backend, adapter: Some(adapter.index.to_string()) };
+        let device = Device::open(&choice, &DeviceOptions::default()).unwrap();
+        assert_eq!(device.adapter(), adapter);
+        let executable = bind(&device, &sum_and_scale(1000, 0.5));
+        write(&device, &executable, "a", &a);
+        write(&device, &executable, "b", &b);
+        executable.run().unwrap().wait().unwrap();
+        assert_eq!(read(&device, &executable, "out"), sum_and_scale_reference(&a, &b, 0.5), "{adapter}");
+    }
+}
+
+#[test]
 fn two_runs_give_identical_bits() {
     let run = || {
         let device = device();
