@@ -5,11 +5,14 @@
 
 mod config;
 mod devices;
+mod dump;
 mod failure;
 mod init;
 mod logger;
 mod options;
 mod output;
+mod plan;
+mod train;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,9 @@ use crate::error::Result;
 
 const EXAMPLES: &str = "\
 Examples:
+  viral-wgpu train --demo                     a tiny model on made-up pictures, in about a minute
+  viral-wgpu train my.toml --set train.lr=1e-4
+  viral-wgpu plan my.toml                     how much memory will it take?
   viral-wgpu devices                          what can train here
   viral-wgpu init try                         a folder with a tiny model and data
   viral-wgpu config init my.toml              a configuration with every key explained
@@ -69,7 +75,10 @@ macro_rules! commands {
 }
 
 commands! {
+    Train => train,
     Init => init,
+    Plan => plan,
+    Dump => dump,
     Devices => devices,
     Config => config,
 }

@@ -34,6 +34,17 @@ impl Options {
         Config::load(file, &self.overrides()?)
     }
 
+    /// As [`Options::load`], with the run folder of `--out` if there is one.
+    pub(super) fn load_with_output(&self, file: &Path, out: Option<&Path>) -> Result<Config> {
+        let mut overrides = self.overrides()?;
+        if let Some(out) = out {
+            // Paths of the configuration start at its file, those of the command line at the current folder.
+            let out = std::path::absolute(out).map_err(|error| Error::io("resolve", out, &error))?;
+            overrides.flags.push(Assignment::from_flag("--out", "output.dir", &out.to_string_lossy())?);
+        }
+        Config::load(file, &overrides)
+    }
+
     /// The default configuration, with environment and command line applied.
     pub(super) fn load_defaults(&self) -> Result<Config> {
         load_defaults(&self.overrides()?)

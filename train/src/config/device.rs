@@ -5,15 +5,16 @@ use viral_runtime::AdapterChoice;
 use super::keys::DeviceConfig;
 use super::values::Backend;
 
-impl From<&DeviceConfig> for AdapterChoice {
-    fn from(device: &DeviceConfig) -> Self {
-        let backend = match device.backend {
+impl DeviceConfig {
+    /// Which adapter to open.
+    pub fn choice(&self) -> AdapterChoice {
+        let backend = match self.backend {
             Backend::Auto => viral_runtime::Backend::Auto,
             Backend::Vulkan => viral_runtime::Backend::Vulkan,
             Backend::Metal => viral_runtime::Backend::Metal,
             Backend::Dx12 => viral_runtime::Backend::Dx12,
             Backend::Gl => viral_runtime::Backend::Gl,
         };
-        Self { backend, adapter: device.adapter.clone() }
+        AdapterChoice { backend, adapter: self.adapter.clone() }
     }
 }
