@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let choice = args.device.load_defaults()?.device.choice();
+    let choice = AdapterChoice::from(&args.device.load_defaults()?.device);
     let all = viral_runtime::list();
     let adapters: Vec<_> = all.iter().filter(|report| matches(&choice, report)).collect();
     if adapters.is_empty() {

@@ -5,16 +5,15 @@ use viral_runtime::AdapterChoice;
 use super::keys::DeviceConfig;
 use super::values::Backend;
 
-impl DeviceConfig {
-    /// Which adapter to open.
-    pub fn choice(&self) -> AdapterChoice {
-        let backend = match self.backend {
+impl From<&DeviceConfig> for AdapterChoice {
+    fn from(device: &DeviceConfig) -> Self {
+        let backend = match device.backend {
             Backend::Auto => viral_runtime::Backend::Auto,
             Backend::Vulkan => viral_runtime::Backend::Vulkan,
             Backend::Metal => viral_runtime::Backend::Metal,
             Backend::Dx12 => viral_runtime::Backend::Dx12,
             Backend::Gl => viral_runtime::Backend::Gl,
         };
-        AdapterChoice { backend, adapter: self.adapter.clone() }
+        Self { backend, adapter: device.adapter.clone() }
     }
 }
