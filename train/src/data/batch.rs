@@ -133,12 +133,12 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::data::defect::{Place, Rule};
-    use crate::data::sample::{Encoded, IGNORE, IMAGE_ID};
+    use viral_model::text::{Encoded, IGNORED, IMAGE};
 
     const GEOMETRY: Geometry = Geometry { visual_tokens: 2, max_length: 8, image_side: 1 };
 
     fn row(name: &str, ids: &[i64], supervised_from: usize, pixel: Option<f32>) -> Row {
-        let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORE } else { id }).collect();
+        let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORED } else { id }).collect();
         let encoded = Encoded { ids: ids.to_vec(), labels };
         match Sample::splice(&encoded, GEOMETRY) {
             Ok(sample) => Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), defect: None },
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn text_and_pictures_share_a_batch() {
         let rows = [
-            row("a", &[1, IMAGE_ID, 6, 7], 3, Some(0.5)),
+            row("a", &[1, IMAGE, 6, 7], 3, Some(0.5)),
             row("b", &[1, 8, 9], 1, None),
-            row("c", &[1, 4, IMAGE_ID, 5], 3, Some(0.25)),
+            row("c", &[1, 4, IMAGE, 5], 3, Some(0.25)),
         ];
         let batch = Batch::assemble(&rows, GEOMETRY);
         assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, targets: 16 });
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_cut_picture_is_seen_but_not_aligned() {
         let rows =
-            [row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE_ID], 4, Some(1.0)), row("whole", &[IMAGE_ID, 3], 1, Some(2.0))];
+            [row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE], 4, Some(1.0)), row("whole", &[IMAGE, 3], 1, Some(2.0))];
         let batch = Batch::assemble(&rows, GEOMETRY);
         assert_eq!(batch.bucket.images, 2);
         assert_eq!(used(&batch.visual_index), [(7, 0), (16, 2), (17, 3)]);
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_picture_beyond_the_cut_is_not_run() {
-        let batch = Batch::assemble(&[row("a", &[1, 2, 3, 4, 5, 6, 7, 8, IMAGE_ID], 4, None)], GEOMETRY);
+        let batch = Batch::assemble(&[row("a", &[1, 2, 3, 4, 5, 6, 7, 8, IMAGE], 4, None)], GEOMETRY);
         assert_eq!((batch.bucket.images, batch.pixels.len(), batch.vra_positions.len()), (0, 0, 0));
     }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_defective_row_keeps_its_place_and_teaches_nothing() {
-        let mut rows = [row("a", &[1, IMAGE_ID, 6, 7], 2, Some(0.5)), row("b", &[1, IMAGE_ID, 9], 2, Some(0.5))];
+        let mut rows = [row("a", &[1, IMAGE, 6, 7], 2, Some(0.5)), row("b", &[1, IMAGE, 9], 2, Some(0.5))];
         let whole = Batch::assemble(&rows, GEOMETRY);
         let place = Place { file: "x.json".into(), record: 0, id: None, at: None };
         rows[0].defect = Some(Defect { place, rule: Rule::ImageBroken, detail: String::new() });

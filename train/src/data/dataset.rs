@@ -238,9 +238,8 @@ impl Dataset {
         prepare: &dyn Prepare,
         geometry: Geometry,
     ) -> Result<Sample, Defect> {
-        let encoded = prepare.encode(record);
-        let sample = encoded.and_then(|encoded| Sample::splice(&encoded, geometry));
-        sample.map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
+        let encoded = prepare.encode(record).map_err(|fault| self.defect(entry, record, fault))?;
+        Sample::splice(&encoded, geometry).map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
     }
 
     fn pixels(&self, entry: &Entry, record: &Record, prepare: &dyn Prepare) -> Result<Vec<f32>, Defect> {

@@ -21,6 +21,8 @@ pub enum Rule {
     RolesNotAlternating,
     /// The conversation does not fit the template.
     Template,
+    /// The tokenizer gives an id that the model has no embedding for.
+    UnknownToken,
     /// The picture's path is absolute or leads out of the picture folder.
     ImageOutsideRoot,
     /// There is no file where the record says.
@@ -50,6 +52,7 @@ impl Rule {
             Self::UnknownRole => "unknown-role",
             Self::RolesNotAlternating => "roles-not-alternating",
             Self::Template => "template",
+            Self::UnknownToken => "unknown-token",
             Self::ImageOutsideRoot => "image-outside-root",
             Self::ImageMissing => "image-missing",
             Self::ImageUnreadable => "image-unreadable",
@@ -74,6 +77,7 @@ impl Rule {
             Self::UnknownRole => "use \"from\": \"human\" for questions and \"from\": \"gpt\" for answers",
             Self::RolesNotAlternating => "merge neighbouring turns of one role into one turn",
             Self::Template => "choose another data.template, or change the record",
+            Self::UnknownToken => "use the tokenizer.json that belongs to the model's weights",
             Self::ImageOutsideRoot => {
                 "give a path relative to data.images that stays inside that folder, links included"
             }
@@ -95,6 +99,7 @@ impl Rule {
             Self::UnknownRole => "a turn has an unknown role",
             Self::RolesNotAlternating => "the roles of a conversation do not alternate",
             Self::Template => "a conversation does not fit the template",
+            Self::UnknownToken => "a token has no embedding",
             Self::ImageOutsideRoot => "a picture's path leaves the picture folder",
             Self::ImageMissing => "a picture is missing",
             Self::ImageUnreadable => "a picture cannot be read",

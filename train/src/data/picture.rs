@@ -5,12 +5,13 @@ use std::io::{self, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use image::{ImageError, ImageReader};
+use viral_model::image::DecodeLimits;
 
 use super::defect::Rule;
 
-/// Longest side in pixels. Padding to a square makes a picture as large as the square of its longer side, so the bound
-/// is on that: it keeps the padded picture below 179 million pixels, where Pillow sees a decompression bomb as well.
-const MAX_SIDE: u32 = 13_377;
+/// What a picture may measure, checked before a pixel is decoded. Padding to a square makes a picture as large as the
+/// square of its longer side; this bound keeps even that below 179 million pixels, where Pillow refuses to go on.
+pub const LIMITS: DecodeLimits = DecodeLimits { max_side: 13_377, max_pixels: 89_478_485, max_bytes: 256 << 20 };
 
 /// A folder of pictures that records refer to by relative path. Nothing outside the folder is ever opened.
 #[derive(Clone, Debug)]
@@ -55,8 +56,8 @@ impl PictureFolder {
             let detail = format!("`{relative}` is a link that leaves `{}`", self.named.display());
             return Err((Rule::ImageOutsideRoot, detail));
         }
-        if resolved.is_dir() {
-            return Err((Rule::ImageMissing, format!("`{}` is a folder", self.named.join(path).display())));
+        if !resolved.is_file() {
+            return Err((Rule::ImageMissing, format!("`{}` is no regular file", self.named.join(path).display())));
         }
         Ok(resolved)
     }
@@ -81,9 +82,10 @@ pub fn check_header(file: &Path) -> Result<(), (Rule, String)> {
     if width == 0 || height == 0 {
         return Err((Rule::ImageBroken, format!("`{}` has {width} × {height} pixels", file.display())));
     }
-    if width.max(height) > MAX_SIDE {
-        let detail = format!("`{}` has {width} × {height} pixels, at most {MAX_SIDE} a side are read", file.display());
-        return Err((Rule::ImageTooLarge, detail));
+    let DecodeLimits { max_side, max_pixels, .. } = LIMITS;
+    if width.max(height) > max_side || u64::from(width) * u64::from(height) > max_pixels {
+        let found = format!("`{}` has {width} × {height} pixels", file.display());
+        return Err((Rule::ImageTooLarge, format!("{found}; at most {max_side} a side and {max_pixels} in all are read")));
     }
     Ok(())
 }

@@ -2,24 +2,13 @@
 
 use std::path::Path;
 
+use viral_model::text::{Encoded, IGNORED, IMAGE};
+
 use super::defect::Rule;
 use super::record::Record;
 
-/// Id that stands for the picture in [`Encoded::ids`].
-pub const IMAGE_ID: i64 = -200;
-/// Label of a position that is not supervised.
-pub const IGNORE: i64 = -100;
 /// Marks a place that holds nothing in the `u32` inputs of the training graph.
 pub const NONE: u32 = u32::MAX;
-
-/// A conversation as token ids, before the picture's tokens are spliced in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Encoded {
-    /// Token ids; [`IMAGE_ID`] where the picture belongs.
-    pub ids: Vec<i64>,
-    /// For each id the id itself where it is supervised, else [`IGNORE`]. Not shifted.
-    pub labels: Vec<i64>,
-}
 
 /// How records become tokens and pixels: the model's template, tokenizer and image processor.
 ///
@@ -28,8 +17,8 @@ pub trait Prepare: Send + Sync {
     /// Token ids and labels of a conversation.
     ///
     /// # Errors
-    /// The conversation does not fit the template; the text says why.
-    fn encode(&self, record: &Record) -> Result<Encoded, String>;
+    /// The rule that the conversation breaks, with what was found.
+    fn encode(&self, record: &Record) -> Result<Encoded, (Rule, String)>;
 
     /// Preprocessed pixels of a picture, `3 * side * side` values. // (3, H, W)
     ///
@@ -75,7 +64,7 @@ pub struct SampleShape {
 }
 
 impl Sample {
-    /// Splices `geometry.visual_tokens` visual tokens in at [`IMAGE_ID`] and cuts to `geometry.max_length`.
+    /// Splices `geometry.visual_tokens` visual tokens in at [`IMAGE`] and cuts to `geometry.max_length`.
     ///
     /// As in the reference the ids are cut before the picture is spliced in and the result is cut again, so an image
     /// placeholder beyond the longest length vanishes with its picture.
@@ -89,7 +78,7 @@ impl Sample {
         let longest = geometry.max_length;
         let mut sample = Self { ids: Vec::new(), visual_start: 0, visual_len: 0, targets: Vec::new() };
         for (&id, &label) in encoded.ids.iter().zip(&encoded.labels).take(longest) {
-            if id == IMAGE_ID {
+            if id == IMAGE {
                 if sample.visual_len > 0 {
                     return Err("several image placeholders".into());
                 }
@@ -103,7 +92,7 @@ impl Sample {
                 break;
             }
             let id = u32::try_from(id).map_err(|_| format!("token id {id}"))?;
-            if label != IGNORE
+            if label != IGNORED
                 && let Some(position) = sample.ids.len().checked_sub(1)
             {
                 let label = u32::try_from(label).map_err(|_| format!("label {label}"))?;
@@ -131,7 +120,7 @@ mod tests {
     const GEOMETRY: Geometry = Geometry { visual_tokens: 4, max_length: 10, image_side: 2 };
 
     fn encoded(ids: &[i64], supervised: std::ops::Range<usize>) -> Encoded {
-        let labels = (0..ids.len()).map(|i| if supervised.contains(&i) { ids[i] } else { IGNORE }).collect();
+        let labels = (0..ids.len()).map(|i| if supervised.contains(&i) { ids[i] } else { IGNORED }).collect();
         Encoded { ids: ids.to_vec(), labels }
     }
 
@@ -146,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_picture_moves_what_follows() -> Result<(), String> {
-        let sample = Sample::splice(&encoded(&[1, IMAGE_ID, 6, 7], 2..4), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&[1, IMAGE, 6, 7], 2..4), GEOMETRY)?;
         assert_eq!(sample.ids, [1, NONE, NONE, NONE, NONE, 6, 7]);
         assert_eq!((sample.visual_start, sample.visual_len), (1, 4));
         // The last visual token predicts the first answer token.
@@ -163,25 +152,25 @@ mod tests {
     #[test]
     fn samples_are_cut_before_and_after_the_picture() -> Result<(), String> {
         // The answer is cut behind the picture.
-        let sample = Sample::splice(&encoded(&[1, IMAGE_ID, 5, 6, 7, 8, 9, 10], 3..8), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&[1, IMAGE, 5, 6, 7, 8, 9, 10], 3..8), GEOMETRY)?;
         assert_eq!(sample.ids, [1, NONE, NONE, NONE, NONE, 5, 6, 7, 8, 9]);
         assert_eq!(sample.targets, [(5, 6), (6, 7), (7, 8), (8, 9)]);
         // The cut goes through the picture.
         let mut ids = vec![1; 8];
-        ids.extend([IMAGE_ID, 7]);
+        ids.extend([IMAGE, 7]);
         let sample = Sample::splice(&encoded(&ids, 9..10), GEOMETRY)?;
         assert_eq!((sample.ids.len(), sample.visual_start, sample.visual_len), (10, 8, 2));
         assert!(sample.targets.is_empty());
         // The placeholder itself is beyond the longest length.
         let mut ids = vec![1; 10];
-        ids.extend([IMAGE_ID, 7]);
+        ids.extend([IMAGE, 7]);
         assert_eq!(Sample::splice(&encoded(&ids, 11..12), GEOMETRY)?.visual_len, 0);
         Ok(())
     }
 
     #[test]
     fn impossible_ids_are_refused() {
-        assert!(Sample::splice(&encoded(&[1, IMAGE_ID, IMAGE_ID], 0..0), GEOMETRY).is_err());
+        assert!(Sample::splice(&encoded(&[1, IMAGE, IMAGE], 0..0), GEOMETRY).is_err());
         assert!(Sample::splice(&encoded(&[1, -3], 0..0), GEOMETRY).is_err());
         assert!(Sample::splice(&Encoded { ids: vec![1, 2], labels: vec![1] }, GEOMETRY).is_err());
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use viral_model::text::{Encoded, IGNORED, IMAGE};
 
 use super::*;
 use crate::config::{OnBadSample, Order};
@@ -21,16 +22,16 @@ const GEOMETRY: Geometry = Geometry { visual_tokens: 4, max_length: 12, image_si
 struct Words;
 
 impl Prepare for Words {
-    fn encode(&self, record: &Record) -> Result<Encoded, String> {
-        let mut encoded = Encoded { ids: vec![1], labels: vec![IGNORE] };
+    fn encode(&self, record: &Record) -> Result<Encoded, (Rule, String)> {
+        let mut encoded = Encoded { ids: vec![1], labels: vec![IGNORED] };
         for turn in &record.turns {
             for word in turn.text.split_whitespace() {
-                let id = if word == "<image>" { IMAGE_ID } else { word.len() as i64 };
+                let id = if word == "<image>" { IMAGE } else { word.len() as i64 };
                 encoded.ids.push(id);
-                encoded.labels.push(if turn.role == Role::Assistant { id } else { IGNORE });
+                encoded.labels.push(if turn.role == Role::Assistant { id } else { IGNORED });
             }
         }
-        if record.turns.len() > 4 { Err("more than two rounds".into()) } else { Ok(encoded) }
+        if record.turns.len() > 4 { Err((Rule::Template, "more than two rounds".into())) } else { Ok(encoded) }
     }
 
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)> {

@@ -6,7 +6,6 @@
 //! weights: enough to plan memory and work, and the folder that downloaded weights go into.
 
 mod presets;
-mod random;
 mod scenes;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Pictures of the demo.
 const PICTURES: usize = 320;

@@ -10,7 +10,7 @@
 
 use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD};
 
-use super::random::Random;
+use crate::random::Random;
 use super::scenes::MEAN_BACKGROUND;
 
 /// A tensor to be written.

@@ -1,0 +1,231 @@
+//! Everything that a configuration names, opened and checked against each other.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use viral_model::adapter::{Adapter, LoraConfig};
+use viral_model::config::{Dinov2Config, FeatureSelect, ImageProcessorConfig, LlavaConfig};
+use viral_model::graph::{LeafSource, LinearMap, Origin, projector};
+use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap};
+
+use super::Fingerprints;
+use super::errors;
+use super::prepare::Preparer;
+use crate::config::Config;
+use crate::data::{Dataset, Geometry, Prepare, Sampler, StepPlan};
+use crate::error::{Error, Kind, Result};
+
+/// The networks of a run as their configuration files describe them.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    /// The model that is trained.
+    pub llava: LlavaConfig,
+    /// The vision model that provides the targets, if there is one.
+    pub teacher: Option<Dinov2Config>,
+    /// How pictures become pixels.
+    pub processor: ImageProcessorConfig,
+}
+
+/// A run's inputs.
+pub struct Bundle {
+    /// The configuration.
+    pub config: Config,
+    /// Shapes of the networks.
+    pub networks: Networks,
+    /// Samples, measured.
+    pub dataset: Arc<Dataset>,
+    /// From records to tokens and pixels.
+    pub prepare: Arc<dyn Prepare>,
+    /// Extents of a sample.
+    pub geometry: Geometry,
+    model: Checkpoint,
+    teacher: Option<Checkpoint>,
+    adapter: Option<Adapter>,
+}
+
+impl Networks {
+    /// Reads the configuration files of model and teacher.
+    ///
+    /// # Errors
+    /// A file is missing, damaged or asks for something that is not implemented, or the run's settings do not fit the
+    /// networks.
+    pub fn open(config: &Config) -> Result<Self> {
+        directory(&config.model.path, "model.path", "a Hugging Face LLaVA directory with config.json")?;
+        let llava = LlavaConfig::from_dir(&config.model.path)?;
+        let processor = ImageProcessorConfig::from_dir(&config.model.path)
+            .or_else(|error| if has_processor(&config.model.path) { Err(error) } else { Ok(ImageProcessorConfig::clip(llava.vision.image_size)) })?;
+        let teacher = if config.vra.enabled {
+            directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
+            Some(Dinov2Config::from_dir(&config.vra.teacher)?)
+        } else {
+            None
+        };
+        let networks = Self { llava, teacher, processor };
+        networks.check(config)?;
+        Ok(networks)
+    }
+
+    fn check(&self, config: &Config) -> Result<()> {
+        let layers = self.llava.text.layers;
+        if let Some(&layer) = config.vra.layers.iter().find(|&&layer| config.vra.enabled && layer > layers) {
+            return Err(errors::config(
+                format!("vra.layers names layer {layer}"),
+                format!("the language model has {layers} layers; 0 is its input and {layers} its normalised output"),
+                format!("choose layers from 0 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
+            ));
+        }
+        if config.vra.enabled && self.llava.feature_select == FeatureSelect::Full {
+            return Err(errors::config(
+                "vra.enabled needs one visual token per patch",
+                "the model's vision_feature_select_strategy is `full`, which keeps the class token",
+                "set vra.enabled = false, or use a model with the strategy `default`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The alignment projectors of a run.
+    pub(crate) fn alignment(&self, config: &Config) -> Vec<projector::Alignment> {
+        let Some(teacher) = &self.teacher else { return Vec::new() };
+        let one = |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.hidden_size, index };
+        match config.vra.multiple_projectors {
+            true => (0..config.vra.layers.len()).map(|index| one(Some(index))).collect(),
+            false => vec![one(None)],
+        }
+    }
+}
+
+impl Bundle {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// Whatever is missing, damaged or does not fit, by name.
+    pub fn open(config: &Config) -> Result<Self> {
+        let networks = Networks::open(config)?;
+        let model = Checkpoint::open(&config.model.path, NameMap::Llava)?;
+        model.check(&Inventory::llava(&networks.llava))?;
+        let teacher = match &networks.teacher {
+            Some(teacher) => {
+                let checkpoint = Checkpoint::open(&config.vra.teacher, NameMap::Dinov2)?;
+                checkpoint.check(&Inventory::dinov2(teacher))?;
+                Some(checkpoint)
+            }
+            None => None,
+        };
+        let adapter = match &config.model.adapter {
+            Some(dir) => {
+                let adapter = Adapter::read(dir, &networks.llava, &networks.alignment(config))?;
+                check_lora(config, dir, adapter.lora.as_ref())?;
+                Some(adapter)
+            }
+            None => None,
+        };
+        let geometry = Geometry {
+            visual_tokens: networks.llava.visual_tokens(),
+            max_length: config.train.max_length,
+            image_side: networks.llava.vision.image_size,
+        };
+        let prepare: Arc<dyn Prepare> = Arc::new(Preparer::open(config, &networks)?);
+        let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
+        dataset.measure(&*prepare, geometry)?;
+        Ok(Self { config: config.clone(), networks, dataset: Arc::new(dataset), prepare, geometry, model, teacher, adapter })
+    }
+
+    /// The order of the samples over the whole run.
+    pub fn step_plan(&self) -> StepPlan {
+        let (data, train) = (&self.config.data, &self.config.train);
+        let lengths = self.dataset.modality_lengths();
+        let sampler = Sampler::new(data.order, train.seed, train.batch, train.accumulation, lengths);
+        StepPlan::new(sampler, train.epochs as u64, train.steps as u64)
+    }
+
+    /// Content of a frozen leaf.
+    pub(crate) fn frozen(&self, leaf: &str) -> Result<Vec<f32>> {
+        let load = |origin, name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
+            let checkpoint = match (origin, &self.teacher) {
+                (Origin::Teacher, Some(teacher)) => teacher,
+                _ => &self.model,
+            };
+            let view = checkpoint.get(name)?;
+            Ok((view.shape().to_vec(), view.to_f32()?))
+        };
+        Ok(LeafSource::of(leaf).content(load)?)
+    }
+
+    /// Content of a tensor of the model.
+    pub(crate) fn model_tensor(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.model.get(name)?.to_f32()?)
+    }
+
+    /// Content of a tensor of the starting adapter, if there is one and it has the tensor.
+    pub(crate) fn adapter_tensor(&self, name: &str) -> Option<Vec<f32>> {
+        let parameter = self.adapter.as_ref()?.parameters.get(name)?;
+        Some(parameter.values.clone())
+    }
+
+    /// Hashes of the inputs.
+    pub fn fingerprints(&self) -> Fingerprints {
+        let mut fingerprints = Fingerprints::from([("model".to_owned(), self.model.fingerprint())]);
+        if let Some(teacher) = &self.teacher {
+            fingerprints.insert("teacher".to_owned(), teacher.fingerprint());
+        }
+        fingerprints
+    }
+}
+
+/// The LoRA part that a run trains.
+pub(crate) fn lora_config(config: &Config) -> LoraConfig {
+    LoraConfig {
+        rank: config.lora.r,
+        alpha: config.lora.alpha,
+        dropout: config.lora.dropout,
+        targets: lora_targets(config),
+        base_model: Some(config.model.path.display().to_string()),
+    }
+}
+
+/// The configured targets in the order of a forward pass.
+pub(crate) fn lora_targets(config: &Config) -> Vec<LinearMap> {
+    let wanted = |map: &LinearMap| config.lora.targets.iter().any(|target| target.name() == map.name());
+    LinearMap::ALL.into_iter().filter(wanted).collect()
+}
+
+/// A starting adapter must have the shape that the run trains.
+fn check_lora(config: &Config, dir: &Path, stored: Option<&LoraConfig>) -> Result<()> {
+    let Some(stored) = stored else { return Ok(()) };
+    let describe = |rank: usize, alpha: f64, targets: &[LinearMap]| {
+        let names: Vec<&str> = targets.iter().map(|map| map.name()).collect();
+        format!("r = {rank}, alpha = {alpha}, targets = {}", names.join(", "))
+    };
+    let mut targets = stored.targets.clone();
+    targets.sort_unstable();
+    let found = describe(stored.rank, stored.alpha, &targets);
+    let wanted = describe(config.lora.r, config.lora.alpha, &lora_targets(config));
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error {
+        kind: Kind::Config,
+        what: "the starting adapter has another shape than the one to be trained".into(),
+        place: dir.join("adapter_config.json").display().to_string(),
+        why: format!("it has {found}; section [lora] says {wanted}"),
+        hint: "make section [lora] equal to the adapter, or leave model.adapter out".into(),
+    })
+}
+
+fn has_processor(dir: &Path) -> bool {
+    ["preprocessor_config.json", "processor_config.json"].iter().any(|name| dir.join(name).exists())
+}
+
+fn directory(path: &Path, key: &str, expected: &str) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    Err(Error {
+        kind: Kind::Model,
+        what: format!("`{key}` names no directory"),
+        place: path.display().to_string(),
+        why: format!("expected {expected}"),
+        hint: "check the path; relative paths start at the configuration file".into(),
+    })
+}

@@ -1,0 +1,76 @@
+//! From records to tokens and pixels, with the model's own tokenizer and image processor.
+
+use std::path::Path;
+
+use viral_model::image::{Aspect, ImageError, ImageProcessor, decode_file};
+use viral_model::text::{RenderOptions, Template, TextError, Tokenizer, TokenizerError, Turn};
+
+use super::bundle::Networks;
+use crate::config::Config;
+use crate::data::picture::LIMITS;
+use crate::data::{Encoded, Prepare, Record, Role, Rule};
+use crate::error::{Error, Kind, Result};
+
+/// The model's tokenizer and image processor.
+pub(crate) struct Preparer {
+    tokenizer: Tokenizer,
+    images: ImageProcessor,
+    template: Template,
+    /// Rows of the embedding table.
+    vocabulary: usize,
+}
+
+impl Preparer {
+    pub(crate) fn open(config: &Config, networks: &Networks) -> Result<Self> {
+        let aspect = Aspect::from_name(config.data.image_aspect.name()).unwrap_or(Aspect::Pad);
+        let template = Template::from_name(config.data.template.name()).unwrap_or(Template::VicunaV1);
+        Ok(Self {
+            tokenizer: Tokenizer::from_dir(&config.model.path)?,
+            images: ImageProcessor::new(networks.processor.clone(), aspect, networks.llava.vision.image_size)?,
+            template,
+            vocabulary: networks.llava.text.vocab_size,
+        })
+    }
+}
+
+impl Prepare for Preparer {
+    fn encode(&self, record: &Record) -> Result<Encoded, String> {
+        let turn = |turn| match turn {
+            &crate::data::Turn { role: Role::Human, ref text } => Turn { from: "human", value: text },
+            &crate::data::Turn { role: Role::Assistant, ref text } => Turn { from: "gpt", value: text },
+        };
+        let turns: Vec<Turn<'_>> = record.turns.iter().map(turn).collect();
+        let options = RenderOptions::new(self.template, record.image.is_some());
+        let encoded = self.tokenizer.encode(&turns, options).map_err(|error: TextError| error.to_string())?;
+        // Rows beyond the table would be zeros without a word.
+        if let Some(id) = encoded.ids.iter().find(|&&id| id >= self.vocabulary as i64) {
+            return Err(format!("token {id} has no row in the model's embedding table of {} rows", self.vocabulary));
+        }
+        Ok(Encoded { ids: encoded.ids, labels: encoded.labels })
+    }
+
+    fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)> {
+        let picture = decode_file(file, &LIMITS).map_err(|error| (rule_of(&error), error.to_string()))?;
+        self.images.pixels(&picture, file).map_err(|error| (rule_of(&error), error.to_string()))
+    }
+}
+
+fn rule_of(error: &ImageError) -> Rule {
+    match error {
+        ImageError::Io { .. } => Rule::ImageUnreadable,
+        ImageError::TooLarge { .. } => Rule::ImageTooLarge,
+        _ => Rule::ImageBroken,
+    }
+}
+
+impl From<TokenizerError> for Error {
+    fn from(error: TokenizerError) -> Self {
+        Self {
+            kind: Kind::Model,
+            what: "the model's tokenizer cannot be used".into(),
+            place: String::new(),
+            why: error.to_string(),
+            hint: String::new(),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What a run leaves: the trained tensors as an adapter directory.
+
+use std::path::Path;
+
+use viral_model::adapter::{Adapter, Parameter};
+
+use super::bundle::{Bundle, lora_config};
+use super::session::Session;
+use crate::error::Result;
+
+/// Writes the trained tensors, and an alignment projector that was kept frozen, as an adapter directory.
+///
+/// # Errors
+/// What a device or a disk can refuse.
+pub fn adapter(bundle: &Bundle, session: &Session, dir: &Path) -> Result<()> {
+    let parameters = session
+        .parameters()?
+        .into_iter()
+        .map(|(name, shape, values)| (name, Parameter { shape, values }))
+        .collect();
+    Ok(Adapter { lora: Some(lora_config(&bundle.config)), parameters }.write(dir)?)
+}

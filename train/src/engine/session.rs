@@ -1,0 +1,337 @@
+//! A run on a device: compiled plans, uploaded tensors, and one step after the other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use viral_compiler::ir::LeafKind;
+use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
+use viral_compiler::{Graph, Options, compile};
+use viral_model::graph::{BatchInput, BatchShape};
+use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
+
+use super::bundle::Bundle;
+use super::layout::{Flat, Layout, Rate};
+use super::{init, step_graph, update_graph};
+use crate::config::Config;
+use crate::data::{Batch, Bucket, MicroBatch};
+use crate::error::{Error, Result};
+use crate::run::Outcome;
+
+/// Plans and memory of a run, and the step in progress.
+pub struct Session {
+    config: Config,
+    device: Device,
+    layout: Layout,
+    buffers: HashMap<String, Buffer>,
+    plans: BTreeMap<Bucket, Executable>,
+    update: Executable,
+    memory: MemoryReport,
+    stream: Stream,
+    current: Current,
+    waiting: Option<Waiting>,
+}
+
+/// What the micro-batches of the current step have yielded so far.
+#[derive(Default)]
+struct Current {
+    losses: Vec<Ticket>,
+    tokens: u64,
+    supervised: u64,
+}
+
+/// A step whose figures are still on the device.
+struct Waiting {
+    step: u64,
+    current: Current,
+    norm: Ticket,
+    lr: f64,
+    lr_projector: f64,
+}
+
+/// The graph and the compiler's options for a bucket's plan.
+pub(crate) fn step_plan_source(
+    config: &Config,
+    networks: &super::bundle::Networks,
+    layout: &Layout,
+    bucket: Bucket,
+    target: &viral_shaders::Target,
+) -> (Graph, Options) {
+    let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+    let options = Options { places: layout.places(), ..Options::new(target.clone()) };
+    (step_graph::build(config, networks, shape), options)
+}
+
+/// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.
+pub(crate) fn layout_of(config: &Config, networks: &super::bundle::Networks) -> Layout {
+    let shape = BatchShape::new(&networks.llava, 1, networks.llava.visual_tokens() + 1, 1, 1);
+    let graph = step_graph::build(config, networks, shape);
+    let params = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Param);
+    Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect())
+}
+
+impl Session {
+    /// Compiles a plan for every bucket and the optimiser, and uploads every tensor. Nothing is allocated on the device
+    /// after the first step.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, and everything that a device can refuse.
+    pub fn new(bundle: &Bundle, device: &Device, buckets: &BTreeSet<Bucket>) -> Result<Self> {
+        let config = bundle.config.clone();
+        let layout = layout_of(&config, &bundle.networks);
+        let mut plans = Vec::new();
+        for &bucket in buckets {
+            let (graph, options) = step_plan_source(&config, &bundle.networks, &layout, bucket, device.target());
+            plans.push((bucket, compile(&graph, &options)?));
+        }
+        let update = update_graph::build(&config.train, &layout);
+        let update = compile(&update, &Options::new(device.target().clone()))?;
+
+        let mut buffers = HashMap::new();
+        allocate_state(bundle, device, &layout, &mut buffers)?;
+        let mut slots = SlotPool::new();
+        for plan in plans.iter().map(|(_, plan)| plan).chain([&update]) {
+            slots.reserve(plan);
+            allocate_ports(bundle, device, plan, &mut buffers)?;
+        }
+        let bind = |plan: &Plan, slots: &mut SlotPool| {
+            Executable::new(device, plan, &|name: &str| buffers.get(name).cloned(), slots)
+        };
+        let memory = total_memory(plans.iter().map(|(_, plan)| plan).chain([&update]), &layout);
+        let update_plan = bind(&update, &mut slots)?;
+        let plans = plans
+            .into_iter()
+            .map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let stream = Stream::new(device, StreamOptions::default())?;
+        let device = device.clone();
+        let current = Current::default();
+        Ok(Self { config, device, layout, buffers, plans, update: update_plan, memory, stream, current, waiting: None })
+    }
+
+    /// Planned device memory of the whole run.
+    pub fn memory(&self) -> &MemoryReport {
+        &self.memory
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Forward and backward for one micro-batch; its gradients are added to those of the step.
+    ///
+    /// # Errors
+    /// What a device can refuse, device loss included.
+    pub fn micro_batch(&mut self, micro_batch: &MicroBatch) -> Result<()> {
+        let batch = &micro_batch.batch;
+        let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
+            Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
+        })?;
+        let share = 1.0 / micro_batch.of as f32;
+        let scalars = [share, self.config.vra.weight as f32];
+        let key = dropout_key(self.config.train.seed, micro_batch.step, micro_batch.index);
+        for (name, content) in batch_inputs(batch, &scalars, &key) {
+            // A graph declares only the inputs that it uses.
+            if let Some(port) = executable.input(name) {
+                self.stream.write(&port.buffer, port.offset, content)?;
+            }
+        }
+        self.stream.run(executable)?;
+        let losses = output(executable, step_graph::LOSSES)?;
+        self.current.losses.push(self.stream.read_later(&losses.0, losses.1)?);
+        self.current.tokens += batch.tokens as u64;
+        self.current.supervised += batch.supervised as u64;
+        Ok(())
+    }
+
+    /// The optimiser step that ends step `step`, at `factor` times the learning rates. Returns the figures of the step
+    /// before, which have arrived by now.
+    ///
+    /// # Errors
+    /// As [`Session::micro_batch`].
+    pub fn step(&mut self, step: u64, factor: f64) -> Result<Option<Outcome>> {
+        let train = &self.config.train;
+        let (lr, lr_projector) = (train.lr * factor, train.projector_lr * factor);
+        let max_norm = if train.max_grad_norm > 0.0 { train.max_grad_norm as f32 } else { update_graph::HUGE };
+        let mut inputs = vec![(update_graph::MAX_NORM.to_owned(), vec![max_norm])];
+        for (index, group) in self.layout.groups.iter().enumerate() {
+            let lr = match group.rate {
+                Rate::Main => lr,
+                Rate::Projector => lr_projector,
+            };
+            let decay = if group.decays { train.weight_decay } else { 0.0 };
+            inputs.push((update_graph::hyper_name(index), hyper(lr, decay, train.betas, step).to_vec()));
+        }
+        for (name, values) in inputs {
+            if let Some(port) = self.update.input(&name) {
+                self.stream.write(&port.buffer, port.offset, bytemuck::cast_slice(&values))?;
+            }
+        }
+        self.stream.run(&self.update)?;
+        let (buffer, range) = output(&self.update, update_graph::GRAD_NORM)?;
+        let norm = self.stream.read_later(&buffer, range)?;
+        let current = std::mem::take(&mut self.current);
+        let before = self.waiting.replace(Waiting { step, current, norm, lr, lr_projector });
+        before.map(|waiting| self.outcome(waiting)).transpose()
+    }
+
+    /// The figures of the last step.
+    ///
+    /// # Errors
+    /// As [`Session::micro_batch`].
+    pub fn last(&mut self) -> Result<Option<Outcome>> {
+        self.waiting.take().map(|waiting| self.outcome(waiting)).transpose()
+    }
+
+    /// The trained tensors by name, as they are now.
+    ///
+    /// # Errors
+    /// What a device can refuse.
+    pub fn parameters(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+        let read = |entry: &super::layout::Entry| {
+            let buffer = &self.buffers[&Flat::Param.buffer(entry.group)];
+            let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
+            Ok((entry.name.clone(), entry.ty.shape.clone(), values))
+        };
+        self.layout.entries.iter().map(read).collect()
+    }
+
+    fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {
+        let Waiting { step, current, norm, lr, lr_projector } = waiting;
+        let count = current.losses.len().max(1) as f64;
+        let (mut loss_lm, mut loss_vra) = (0.0, 0.0);
+        for ticket in current.losses {
+            let bytes = self.stream.take(ticket)?;
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            loss_lm += f64::from(values[0]) / count;
+            loss_vra += f64::from(values[1]) / count;
+        }
+        let grad_norm = f64::from(self.stream.take_f32(norm)?);
+        let skipped = !grad_norm.is_finite() || grad_norm >= f64::from(update_graph::HUGE);
+        Ok(Outcome {
+            step,
+            loss: loss_lm + self.config.vra.weight * loss_vra,
+            loss_lm,
+            loss_vra,
+            grad_norm,
+            lr,
+            lr_projector,
+            tokens: current.tokens,
+            supervised_tokens: current.supervised,
+            skipped,
+        })
+    }
+}
+
+/// What AdamW needs to know of step `step` (0-based): decay factor, step size, inverse root of the second correction.
+fn hyper(lr: f64, weight_decay: f64, [beta1, beta2]: [f64; 2], step: u64) -> [f32; 3] {
+    let t = (step + 1) as f64;
+    let step_size = lr / (1.0 - beta1.powf(t));
+    [(1.0 - lr * weight_decay) as f32, step_size as f32, (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32]
+}
+
+/// A key below 2^31 for the random zeros of a micro-batch.
+fn dropout_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
+    let mut mixed = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    [(mixed >> 33) as u32]
+}
+
+/// The inputs of a micro-batch's graph, as bytes.
+fn batch_inputs<'b>(batch: &'b Batch, scalars: &'b [f32; 2], key: &'b [u32; 1]) -> Vec<(&'static str, &'b [u8])> {
+    let inputs = BatchInput::ALL.map(|input| {
+        let content: &[u8] = match input {
+            BatchInput::Pixels => bytemuck::cast_slice(&batch.pixels),
+            BatchInput::TokenIds => bytemuck::cast_slice(&batch.token_ids),
+            BatchInput::VisualIndex => bytemuck::cast_slice(&batch.visual_index),
+            BatchInput::TargetPositions => bytemuck::cast_slice(&batch.target_positions),
+            BatchInput::TargetIds => bytemuck::cast_slice(&batch.target_ids),
+            BatchInput::TargetWeights => bytemuck::cast_slice(&batch.target_weights),
+            BatchInput::VraPositions => bytemuck::cast_slice(&batch.vra_positions),
+            BatchInput::VraWeights => bytemuck::cast_slice(&batch.vra_weights),
+            BatchInput::DropoutKey => bytemuck::cast_slice(key),
+        };
+        (input.name(), content)
+    });
+    inputs.into_iter().chain([(step_graph::SCALARS, bytemuck::cast_slice(scalars))]).collect()
+}
+
+fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Range<u64>)> {
+    let port = executable.output(name).ok_or_else(|| Error::internal("a plan lacks an output", name))?;
+    Ok((port.buffer.clone(), port.offset..port.offset + port.bytes))
+}
+
+/// Allocates the flat buffers and gives trained tensors their first values.
+fn allocate_state(bundle: &Bundle, device: &Device, layout: &Layout, buffers: &mut HashMap<String, Buffer>) -> Result<()> {
+    for (index, group) in layout.groups.iter().enumerate() {
+        for flat in Flat::ALL {
+            let name = flat.buffer(index);
+            let bytes = group.len as u64 * 4;
+            let buffer = device.buffer(&name, bytes)?;
+            device.zero(&buffer, 0, bytes)?;
+            buffers.insert(name, buffer);
+        }
+    }
+    for entry in &layout.entries {
+        let values = init::value(bundle, entry)?;
+        device.write(&buffers[&Flat::Param.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
+    }
+    Ok(())
+}
+
+/// Allocates inputs and outputs of a plan, and uploads its frozen tensors, as far as earlier plans have not.
+fn allocate_ports(bundle: &Bundle, device: &Device, plan: &Plan, buffers: &mut HashMap<String, Buffer>) -> Result<()> {
+    for port in plan.inputs.iter().chain(&plan.outputs) {
+        let name = buffer_name(plan, port);
+        let bytes = port.bind.bytes.next_multiple_of(16);
+        // Plans of different shapes share an input's buffer, which has the size of the largest.
+        if buffers.get(&name).is_none_or(|known| known.bytes() < bytes) {
+            buffers.insert(name.clone(), device.buffer(&name, bytes)?);
+        }
+    }
+    for port in &plan.state {
+        let name = buffer_name(plan, port);
+        if !buffers.contains_key(&name) {
+            let values = bundle.frozen(&port.name)?;
+            if values.len() != port.ty.len() {
+                return Err(Error::internal("a tensor has another size than its graph", port.name.clone()));
+            }
+            buffers.insert(name.clone(), device.buffer_with(&name, bytemuck::cast_slice(&values))?);
+        }
+    }
+    Ok(())
+}
+
+/// Memory of all plans together: what they share counts once.
+pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &Layout) -> MemoryReport {
+    let mut slots = SlotPool::new();
+    let mut external: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    let mut total = MemoryReport::default();
+    for plan in plans {
+        slots.reserve(plan);
+        total.lower_bound = total.lower_bound.max(plan.memory.lower_bound);
+        let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| (port, false));
+        for (port, is_weight) in ports.chain(plan.state.iter().map(|port| (port, true))) {
+            let known = external.entry(buffer_name(plan, port)).or_insert((0, is_weight));
+            known.0 = known.0.max(port.bind.offset + port.bind.bytes);
+        }
+    }
+    for (index, group) in layout.groups.iter().enumerate() {
+        for flat in Flat::ALL {
+            external.remove(&flat.buffer(index));
+            total.state += group.len as u64 * 4;
+        }
+    }
+    total.slots = slots.bytes();
+    total.weights = external.values().filter(|(_, is_weight)| *is_weight).map(|(bytes, _)| bytes).sum();
+    total.ports = external.values().filter(|(_, is_weight)| !*is_weight).map(|(bytes, _)| bytes).sum();
+    total
+}
+
+/// Name of the external buffer that a port lies in.
+fn buffer_name(plan: &Plan, port: &Port) -> String {
+    match &plan.buffers[port.bind.buffer.0 as usize].role {
+        BufferRole::External(name) => name.clone(),
+        BufferRole::Slot => port.name.clone(),
+    }
+}
