@@ -2,8 +2,7 @@
 //!
 //! In reading order: [`scan`] cuts the file into records, [`record`] reads one and checks its rules, [`picture`] guards
 //! the picture folder, [`dataset`] is the list of usable records; [`sampler`] orders them and cuts the order into
-//! steps; [`prepare`] tokenises and decodes with the
-//! model's own tokenizer and image processor, [`sample`] splices visual tokens in, [`bucket`] rounds shapes, [`batch`] lays a micro-batch out, and
+//! steps; [`sample`] splices visual tokens in, [`bucket`] rounds shapes, [`batch`] lays a micro-batch out, and
 //! [`loader`] does all that ahead of the training loop. [`schedule`] gives each step its learning rate.
 //!
 //! Everything is a pure function of the files and the seed: neither the number of threads nor their timing changes a
@@ -15,7 +14,6 @@ pub mod dataset;
 pub mod defect;
 pub mod loader;
 pub mod picture;
-pub mod prepare;
 pub mod record;
 pub mod rng;
 pub mod sample;
@@ -31,7 +29,6 @@ pub use dataset::Dataset;
 pub use defect::{Defect, Rule};
 pub use loader::{Loader, MicroBatch};
 pub use record::{Record, Role, Turn};
-pub use prepare::Preparer;
 pub use sample::{Geometry, NONE, Prepare, Sample, SampleShape};
 pub use sampler::{Sampler, Step, StepPlan};
 pub use schedule::LrSchedule;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use viral_model::image::{Aspect, ImageError, ImageProcessor, decode_file};
-use viral_model::text::{RenderOptions, Template, TextError, Tokenizer, TokenizerError, Turn};
+use viral_model::text::{Encoded, RenderOptions, Template, Tokenizer, TokenizerError, Turn};
 
 use super::bundle::Networks;
 use crate::config::Config;
 use crate::data::picture::LIMITS;
-use crate::data::{Encoded, Prepare, Record, Role, Rule};
+use crate::data::{Prepare, Record, Rule};
 use crate::error::{Error, Kind, Result};
 
 /// The model's tokenizer and image processor.
@@ -34,19 +34,19 @@ impl Preparer {
 }
 
 impl Prepare for Preparer {
-    fn encode(&self, record: &Record) -> Result<Encoded, String> {
-        let turn = |turn| match turn {
-            &crate::data::Turn { role: Role::Human, ref text } => Turn { from: "human", value: text },
-            &crate::data::Turn { role: Role::Assistant, ref text } => Turn { from: "gpt", value: text },
-        };
-        let turns: Vec<Turn<'_>> = record.turns.iter().map(turn).collect();
+    fn encode(&self, record: &Record) -> Result<Encoded, (Rule, String)> {
+        let turns = record.turns.iter().map(|turn| Turn { from: turn.role.name(), value: &turn.text });
         let options = RenderOptions::new(self.template, record.image.is_some());
-        let encoded = self.tokenizer.encode(&turns, options).map_err(|error: TextError| error.to_string())?;
+        let encoded = self.tokenizer.encode(&turns.collect::<Vec<_>>(), options);
+        let encoded = encoded.map_err(|error| (Rule::Template, error.to_string()))?;
         // Rows beyond the table would be zeros without a word.
-        if let Some(id) = encoded.ids.iter().find(|&&id| id >= self.vocabulary as i64) {
-            return Err(format!("token {id} has no row in the model's embedding table of {} rows", self.vocabulary));
+        match encoded.ids.iter().find(|&&id| id >= self.vocabulary as i64) {
+            None => Ok(encoded),
+            Some(id) => {
+                let detail = format!("token {id} has no row in the model's embedding table of {} rows", self.vocabulary);
+                Err((Rule::UnknownToken, detail))
+            }
         }
-        Ok(Encoded { ids: encoded.ids, labels: encoded.labels })
     }
 
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)> {
