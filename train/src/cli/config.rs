@@ -45,10 +45,10 @@ enum Action {
 pub(super) fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Init { file } => init(&file),
-        Action::Show { config: Some(config), options } => output::print(&options.load(&config)?.to_toml()),
+        Action::Show { config: Some(config), options } => output::print(&options.load(&config, None)?.to_toml()),
         Action::Show { config: None, options } => output::print(&options.load_defaults()?.to_toml()),
         Action::Validate { config, options } => {
-            options.load(&config)?.check_paths()?;
+            options.load(&config, None)?.check_paths()?;
             output::print(&format!("{}: valid\n", escape(&config.display().to_string())))
         }
     }

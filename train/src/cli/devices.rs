@@ -21,17 +21,27 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let choice = AdapterChoice::from(&args.device.load_defaults()?.device);
-    let all = viral_runtime::list();
-    let adapters: Vec<_> = all.iter().filter(|report| matches(&choice, report)).collect();
-    if adapters.is_empty() {
-        return Err(nothing(&choice, &all).into());
-    }
+    let adapters = matching(&choice)?;
     let text = if args.json {
-        format!("{:#}\n", Value::from_iter(adapters.iter().map(|report| as_json(report))))
+        format!("{:#}\n", Value::from_iter(adapters.iter().map(as_json)))
     } else {
-        adapters.iter().map(|report| as_text(report)).collect::<Vec<_>>().join("\n")
+        adapters.iter().map(as_text).collect::<Vec<_>>().join("\n")
     };
     output::print(&text)
+}
+
+/// The best usable adapter that `choice` fits.
+pub(super) fn find(choice: &AdapterChoice) -> Result<AdapterReport> {
+    let mut adapters = matching(choice)?;
+    let position = adapters.iter().position(|report| report.unsuitable.is_none()).unwrap_or(0);
+    Ok(adapters.swap_remove(position))
+}
+
+/// The adapters that `choice` fits, at least one.
+fn matching(choice: &AdapterChoice) -> Result<Vec<AdapterReport>> {
+    let (adapters, others): (Vec<_>, Vec<_>) =
+        viral_runtime::list().into_iter().partition(|report| matches(choice, report));
+    if adapters.is_empty() { Err(nothing(choice, &others).into()) } else { Ok(adapters) }
 }
 
 fn matches(choice: &AdapterChoice, report: &AdapterReport) -> bool {
@@ -42,11 +52,11 @@ fn matches(choice: &AdapterChoice, report: &AdapterReport) -> bool {
     adapter && (choice.backend == Backend::Auto || choice.backend == report.backend)
 }
 
-fn nothing(choice: &AdapterChoice, all: &[AdapterReport]) -> viral_runtime::Error {
+fn nothing(choice: &AdapterChoice, others: &[AdapterReport]) -> viral_runtime::Error {
     match &choice.adapter {
-        Some(wanted) if !all.is_empty() => viral_runtime::Error::UnknownAdapter {
+        Some(wanted) if !others.is_empty() => viral_runtime::Error::UnknownAdapter {
             wanted: wanted.clone(),
-            available: all.iter().map(ToString::to_string).collect(),
+            available: others.iter().map(ToString::to_string).collect(),
         },
         _ => viral_runtime::Error::NoDevice { backend: choice.backend.to_string() },
     }

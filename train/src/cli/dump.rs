@@ -1,4 +1,4 @@
-//! `viral-wgpu dump`: what the compiler makes of a configuration.
+//! `viral-wgpu dump`: what the compiler makes of a training step.
 
 use std::path::PathBuf;
 
@@ -7,25 +7,21 @@ use super::output;
 use crate::engine;
 use crate::error::{Result, escape};
 
-/// Write the graph after each pass, the plan and every kernel; needs no device and no weights
+/// Write the graph after every compiler pass, the plan and every kernel as text
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Without --adapter or --backend, the plan is made for a GPU that binds up to 2 GiB at once.")]
 pub(super) struct Args {
     /// Configuration file
     config: PathBuf,
     /// Folder to write to
     #[arg(long, value_name = "DIR", default_value = "dump")]
     out: PathBuf,
-    /// Compile for the device that would train instead of WebGPU's default limits
-    #[arg(long)]
-    device: bool,
     #[command(flatten)]
     options: Options,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let config = args.options.load(&args.config)?;
-    let target = if args.device { engine::open_device(&config)?.target().clone() } else { engine::planning_target() };
-    let files = engine::dump(&config, &target, &args.out)?;
-    let lines = files.iter().map(|file| escape(&file.display().to_string()) + "\n");
-    output::print(&lines.collect::<String>())
+    let config = args.options.load(&args.config, None)?;
+    let files = engine::dump(&config, &args.options.target()?, &args.out)?;
+    output::print(&files.iter().map(|file| format!("{}\n", escape(&file.display().to_string()))).collect::<String>())
 }

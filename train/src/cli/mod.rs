@@ -22,13 +22,11 @@ use crate::error::Result;
 
 const EXAMPLES: &str = "\
 Examples:
-  viral-wgpu train --demo                     a tiny model on made-up pictures, in about a minute
-  viral-wgpu train my.toml --set train.lr=1e-4
-  viral-wgpu plan my.toml                     how much memory will it take?
-  viral-wgpu devices                          what can train here
-  viral-wgpu init try                         a folder with a tiny model and data
-  viral-wgpu config init my.toml              a configuration with every key explained
-  viral-wgpu config validate my.toml          is it complete and consistent?
+  viral-wgpu train --demo               a tiny model on made-up pictures, in about a minute
+  viral-wgpu devices                    what can train here
+  viral-wgpu config init my.toml        a configuration with every key explained
+  viral-wgpu plan my.toml               memory and work of a step, without a GPU
+  viral-wgpu train my.toml              train; results go to the run folder
 ";
 
 const REFERENCE: &str = "\
@@ -78,9 +76,9 @@ commands! {
     Train => train,
     Init => init,
     Plan => plan,
-    Dump => dump,
     Devices => devices,
     Config => config,
+    Dump => dump,
 }
 
 /// Runs the program as the command line says.

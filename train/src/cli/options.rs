@@ -4,7 +4,12 @@ use std::path::Path;
 
 use clap::builder::PossibleValuesParser;
 
+use viral_runtime::AdapterChoice;
+use viral_shaders::Target;
+
+use super::devices;
 use crate::config::{Assignment, Backend, Config, Overrides};
+use crate::engine;
 use crate::error::{Error, Result};
 
 /// Everything on the command line that changes a configuration.
@@ -29,20 +34,20 @@ pub(super) struct DeviceOptions {
 }
 
 impl Options {
-    /// The configuration in `file`, with environment and command line applied.
-    pub(super) fn load(&self, file: &Path) -> Result<Config> {
-        Config::load(file, &self.overrides()?)
+    /// The configuration in `file`, with environment and command line applied; `flag` is one that only one command has.
+    pub(super) fn load(&self, file: &Path, flag: Option<Assignment>) -> Result<Config> {
+        let mut overrides = self.overrides()?;
+        overrides.flags.extend(flag);
+        Config::load(file, &overrides)
     }
 
-    /// As [`Options::load`], with the run folder of `--out` if there is one.
-    pub(super) fn load_with_output(&self, file: &Path, out: Option<&Path>) -> Result<Config> {
-        let mut overrides = self.overrides()?;
-        if let Some(out) = out {
-            // Paths of the configuration start at its file, those of the command line at the current folder.
-            let out = std::path::absolute(out).map_err(|error| Error::io("resolve", out, &error))?;
-            overrides.flags.push(Assignment::from_flag("--out", "output.dir", &out.to_string_lossy())?);
+    /// What to plan for: the device that flags name, or a GPU in general.
+    pub(super) fn target(&self) -> Result<Target> {
+        if self.device.backend.is_none() && self.device.adapter.is_none() {
+            return Ok(engine::planning_target());
         }
-        Config::load(file, &overrides)
+        let choice = AdapterChoice::from(&self.load_defaults()?.device);
+        Ok(devices::find(&choice)?.target)
     }
 
     /// The default configuration, with environment and command line applied.

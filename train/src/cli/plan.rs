@@ -1,4 +1,4 @@
-//! `viral-wgpu plan`: what a run will need, without running it.
+//! `viral-wgpu plan`: what a run would need.
 
 use std::path::PathBuf;
 
@@ -7,20 +7,17 @@ use super::output;
 use crate::engine;
 use crate::error::Result;
 
-/// Show memory by class and work by kernel; needs no device and no weights, only config.json
+/// Show the memory and the work of a training step; needs config.json of the models, no weights and no GPU
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Without --adapter or --backend, the plan is made for a GPU that binds up to 2 GiB at once.")]
 pub(super) struct Args {
     /// Configuration file
     config: PathBuf,
-    /// Plan for the device that would train instead of WebGPU's default limits
-    #[arg(long)]
-    device: bool,
     #[command(flatten)]
     options: Options,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let config = args.options.load(&args.config)?;
-    let target = if args.device { engine::open_device(&config)?.target().clone() } else { engine::planning_target() };
-    output::print(&engine::plan_report(&config, &target)?)
+    let config = args.options.load(&args.config, None)?;
+    output::print(&engine::plan_report(&config, &args.options.target()?)?)
 }

@@ -1,27 +1,34 @@
-//! `viral-wgpu train`: the main job.
+//! `viral-wgpu train`: a training run, from a configuration or made up.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::options::Options;
 use super::output;
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::demo::{self, Preset};
-use crate::engine;
+use crate::engine::{self, Finished};
 use crate::error::{Error, Kind, Result, escape};
+use crate::run;
 
-/// Fine-tune a model as a configuration says, or train the built-in demo
+/// Fine-tune a model as a configuration says, or try it with --demo
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  viral-wgpu train --demo
+  viral-wgpu train my.toml --dry-run
+  viral-wgpu train my.toml --out runs/low --set train.lr=1e-4 --set vra.layers=[12]")]
 pub(super) struct Args {
     /// Configuration file
     #[arg(required_unless_present = "demo")]
     config: Option<PathBuf>,
-    /// Make a tiny model with pictures and train it for a minute; needs no files
-    #[arg(long, conflicts_with = "config")]
+    /// Make up a tiny model, teacher, tokenizer and pictures, and train on them for a minute or so
+    #[arg(long, conflicts_with_all = ["config", "dry_run"])]
     demo: bool,
     /// Run folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Check everything and show the memory plan, but do not train
+    /// Open and check everything, show memory and steps, but do not train
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -29,47 +36,64 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let config = if args.demo { demo_config(&args)? } else { load(&args, args.config.as_deref())? };
+    let config = match &args.config {
+        Some(file) => load(&args.options, file, args.out.as_deref())?,
+        None => demo_config(&args.options, args.out.as_deref())?,
+    };
+    config.check_paths()?;
     if args.dry_run {
         return output::print(&engine::dry_run(&config)?);
     }
     let finished = engine::train(&config)?;
-    let folder = escape(&finished.folder.display().to_string());
-    let mut text = String::new();
-    if let Some(summary) = finished.summary {
-        let (first, last) = (&summary.first, &summary.last);
-        text += &format!("language-model loss  {:.4} -> {:.4}\n", first.loss_lm, last.loss_lm);
-        if config.vra.enabled {
-            text += &format!("alignment loss       {:.4} -> {:.4}\n", first.loss_vra, last.loss_vra);
-        }
-        text += &format!("{} steps in {:.1} s\n", last.step + 1, summary.seconds);
-    }
-    text += &format!("adapter   {folder}/adapter\nmetrics   {folder}/metrics.jsonl\ncurves    {folder}/loss.svg\n");
-    output::print(&text)
+    output::print(&report(&finished, config.vra.enabled))
 }
 
-fn load(args: &Args, file: Option<&Path>) -> Result<Config> {
-    let file = file.ok_or_else(|| Error {
+fn load(options: &Options, file: &Path, out: Option<&Path>) -> Result<Config> {
+    options.load(file, out.map(output_flag).transpose()?)
+}
+
+/// Writes what the demonstration needs into its run folder.
+fn demo_config(options: &Options, out: Option<&Path>) -> Result<Config> {
+    let out = out.map_or_else(unused_demo_folder, Path::to_path_buf);
+    let file = demo::init(&out.join("inputs"), Preset::Tiny, Config::default().train.seed)?;
+    log::info!("made up a tiny model, teacher, tokenizer and pictures in {}", out.join("inputs").display());
+    load(options, &file, Some(&out))
+}
+
+/// `runs/demo`, or the first of `runs/demo-2`, `runs/demo-3`, … that does not exist.
+fn unused_demo_folder() -> PathBuf {
+    let folder = |n: u32| PathBuf::from(if n == 1 { "runs/demo".into() } else { format!("runs/demo-{n}") });
+    (1..u32::MAX).map(folder).find(|folder| !folder.exists()).unwrap_or_else(|| folder(1))
+}
+
+/// `--out` starts from the current folder, unlike paths in a file.
+fn output_flag(out: &Path) -> Result<Assignment> {
+    let absolute = std::path::absolute(out).map_err(|error| Error::io("resolve the path", out, &error))?;
+    let path = absolute.to_str().ok_or_else(|| Error {
         kind: Kind::Config,
-        what: "no configuration file".into(),
-        place: "viral-wgpu train".into(),
-        why: "name a file, or pass --demo".into(),
-        hint: "viral-wgpu config init my.toml writes one to start from".into(),
+        what: "the path of the run folder is not UTF-8".into(),
+        place: format!("--out {}", out.display()),
+        why: "the path is written into run.json, which is text".into(),
+        hint: "choose another folder".into(),
     })?;
-    args.options.load_with_output(file, args.out.as_deref())
+    Assignment::from_flag("--out", "output.dir", path)
 }
 
-/// Writes the demo's files beside its run folder, and configures the run. A demo that ran before is left as it is: the
-/// next one gets a folder of its own.
-fn demo_config(args: &Args) -> Result<Config> {
-    let base = match &args.out {
-        Some(out) => out.clone(),
-        None => {
-            let unused = |number: &u32| !Path::new("runs").join(format!("demo-{number}")).exists();
-            let number = (1..=u32::MAX).find(unused).unwrap_or(u32::MAX);
-            Path::new("runs").join(format!("demo-{number}"))
+fn report(finished: &Finished, aligned: bool) -> String {
+    let mut text = String::new();
+    if let Some(summary) = &finished.summary {
+        let (first, last) = (&summary.first, &summary.last);
+        let _ = writeln!(text, "{} steps in {}", last.step + 1, run::duration(summary.seconds));
+        let mut losses = vec![("language", first.loss_lm, last.loss_lm)];
+        if aligned {
+            losses.push(("alignment", first.loss_vra, last.loss_vra));
         }
-    };
-    let file = demo::init(&base, Preset::Tiny, 42)?;
-    args.options.load_with_output(&file, Some(&base.join("run")))
+        for (name, from, to) in losses {
+            let _ = writeln!(text, "  {name:<10} {from:>8.4} → {to:.4}");
+        }
+    }
+    for (name, file) in [("adapter", "adapter"), ("curves", "loss.svg"), ("metrics", "metrics.jsonl")] {
+        let _ = writeln!(text, "  {name:<10} {}", escape(&finished.folder.join(file).display().to_string()));
+    }
+    text
 }

@@ -18,5 +18,6 @@ pub mod terminal;
 pub use folder::RunFolder;
 pub use metrics::{MetricsFile, StepMetrics, read_metrics};
 pub use plot::loss_svg;
+pub use progress::duration;
 pub use record::{DeviceRecord, RunRecord, Status};
 pub use recorder::{Outcome, Recorder, Summary};

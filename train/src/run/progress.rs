@@ -117,8 +117,8 @@ pub(super) fn count(x: f64) -> String {
     }
 }
 
-/// `m:ss` or `h:mm:ss`, or days and hours.
-pub(super) fn duration(seconds: f64) -> String {
+/// Seconds as `m:ss`, as `h:mm:ss`, or as days and hours.
+pub fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600, seconds / 60);
     if days > 0 {
