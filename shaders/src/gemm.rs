@@ -48,7 +48,12 @@ pub struct Spec {
     pub vec4: bool,
     /// What is added to the product.
     pub epilogue: Epilogue,
+    /// Whether the panel shape takes `k` in short steps: faster where `k` is at most [`SHORT_K`], correct everywhere.
+    pub short: bool,
 }
+
+/// Up to this length of the sums, short steps are the faster ones on software devices.
+pub const SHORT_K: u32 = 32;
 
 /// A strided matrix, or a batch of them. All numbers count floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -191,7 +196,7 @@ impl Problem {
 impl Spec {
     /// The fastest spec that may compute `problem`.
     pub fn fit(form: Form, epilogue: Epilogue, problem: &Problem) -> Self {
-        Self { form, epilogue, vec4: problem.vec4(form, epilogue) }
+        Self { form, epilogue, vec4: problem.vec4(form, epilogue), short: problem.k <= SHORT_K }
     }
 }
 
@@ -263,9 +268,9 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
         Shape::Panel { lanes } => (
-            format!("gemm_panel{lanes}"),
+            format!("gemm_panel{lanes}{}", if spec.short { "_short" } else { "" }),
             lanes,
-            linker.constant("LANES", Const::U32(lanes)),
+            linker.constant("LANES", Const::U32(lanes)).constant("DEPTH", Const::U32(if spec.short { 16 } else { 64 })),
             include_str!("../wgsl/gemm_panel.wgsl"),
         ),
     };
@@ -341,11 +346,15 @@ const PANEL_ROWS: [u32; 2] = [64, 512];
 const PANEL_GROUPS: u32 = 16;
 
 pub(crate) fn variants(shape: Shape) -> Vec<Kernel> {
+    let steps: &[bool] = match shape {
+        Shape::Tile => &[false],
+        Shape::Panel { .. } => &[false, true],
+    };
     let mut kernels = Vec::new();
     for form in Form::ALL {
         for epilogue in Epilogue::ALL {
             for vec4 in [true, false] {
-                kernels.push(link(&Spec { form, vec4, epilogue }, shape));
+                kernels.extend(steps.iter().map(|&short| link(&Spec { form, vec4, epilogue, short }, shape)));
             }
         }
     }

@@ -32,6 +32,28 @@ fn no_module_mixes_subgroup_operations_and_cooperative_matrices() {
 }
 
 #[test]
+fn the_check_notices_a_record_that_does_not_tell_the_truth() {
+    let kernel = rows::kernel(rows::Op::Gather, true);
+    let wrong = |change: fn(&mut Kernel)| {
+        let mut changed = kernel.clone();
+        change(&mut changed);
+        check::translate_everywhere(&changed).unwrap_err()
+    };
+    assert!(wrong(|kernel| kernel.workgroup = [32, 1, 1]).contains("workgroup size is [64, 1, 1]"));
+    assert!(wrong(|kernel| kernel.param_words = 5).contains("4 parameter words, the record says 5"));
+    assert!(wrong(|kernel| kernel.bindings.truncate(2)).contains("bindings are"));
+    assert!(wrong(|kernel| kernel.wgsl = kernel.wgsl.replace("fn main", "fn start")).contains("entry point `main`"));
+    let subgroups = |kernel: &mut Kernel| {
+        kernel.wgsl = kernel.wgsl.replace("let row = index[i];", "let row = subgroupAdd(index[i]);");
+    };
+    assert!(wrong(subgroups).contains("kernel `gather_rows_vec4`"));
+    let mut honest = kernel.clone();
+    subgroups(&mut honest);
+    honest.requires.subgroups = true;
+    assert_eq!(check::translate_everywhere(&honest), Ok(()));
+}
+
+#[test]
 fn every_variant_fits_the_baseline_limits() {
     let target = Target::baseline();
     for kernel in all_variants() {

@@ -1,24 +1,22 @@
 // GEMM for software devices: C[b, m, n] = epilogue(alpha * sum_k A[b, m, k] * B[b, k, n]), all f32.
 //
 //            4 * LANES columns       One workgroup is one SIMD vector of LANES invocations. It owns a panel of 4 * LANES
-//           +-----------------+      columns and a stripe of tile_rows rows of C. For each 64 steps of k, each lane loads 64
-//        64 | B: registers of |      rows x 4 columns of B into 16 named matrices (16 KiB for 16 lanes: they end up in the
-//           | the lanes       |      first level cache), then the workgroup walks down the stripe, four rows at a time:
-//           +-----------------+      4 x 4 values of A, equal for all lanes, times a 4 x 4 block of B per lane. Between the
-//   +----+  +-----------------+      blocks of k the sums live in C.
+//           +-----------------+      columns and a stripe of tile_rows rows of C. For each DEPTH steps of k, each lane
+//     DEPTH | B: registers of |      loads DEPTH rows x 4 columns of B into named matrices (16 KiB for 64 steps and 16
+//           | the lanes       |      lanes: they end up in the first level cache), then the workgroup walks down the stripe,
+//           +-----------------+      four rows at a time: 4 x 4 values of A, equal for all lanes, times a 4 x 4 block of B
+//   +----+  +-----------------+      per lane. Between the blocks of k the sums live in C.
 //   | A  |  | C: tile_rows    |
 //   +----+  +-----------------+      Loads that differ from lane to lane are what such a device is slow at: here only B,
-//                                    once per stripe, and C, once per 64 steps of k, are loaded that way.
+//                                    once per stripe, and C, once per DEPTH steps of k, are loaded that way.
 //
 // The epilogue only ever adds to its argument, so it is applied to the sums' starting value, and alpha to B. Where k ends
 // within a block, B is filled up with zeros, and A repeats elements of the same row.
 //
-// Bindings: 0 Params, 1 A, 2 B, [3 D], last C. Knobs (header): LANES, A_TRANSPOSED, B_TRANSPOSED, CELL, C_BINDING.
-// Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
+// Bindings: 0 Params, 1 A, 2 B, [3 D], last C. Knobs (header): LANES, DEPTH (16 or 64), A_TRANSPOSED, B_TRANSPOSED, CELL,
+// C_BINDING. Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
 
-const DEPTH = 64u;
-
-// DEPTH rows x 4 columns of B.
+// DEPTH rows x 4 columns of B; all but four matrices stay unused where DEPTH is 16.
 struct Slab {
     b0: mat4x4<f32>,
     b1: mat4x4<f32>,
@@ -40,24 +38,26 @@ struct Slab {
 
 // alpha * B[k .. k + DEPTH, column .. column + 4], zero beyond the end of k.
 fn load_slab(base: u32, k: u32, column: u32) -> Slab {
-    return Slab(
-        load_scaled(base, k, column),
-        load_scaled(base, k + 4u, column),
-        load_scaled(base, k + 8u, column),
-        load_scaled(base, k + 12u, column),
-        load_scaled(base, k + 16u, column),
-        load_scaled(base, k + 20u, column),
-        load_scaled(base, k + 24u, column),
-        load_scaled(base, k + 28u, column),
-        load_scaled(base, k + 32u, column),
-        load_scaled(base, k + 36u, column),
-        load_scaled(base, k + 40u, column),
-        load_scaled(base, k + 44u, column),
-        load_scaled(base, k + 48u, column),
-        load_scaled(base, k + 52u, column),
-        load_scaled(base, k + 56u, column),
-        load_scaled(base, k + 60u, column),
-    );
+    var slab: Slab;
+    slab.b0 = load_scaled(base, k, column);
+    slab.b1 = load_scaled(base, k + 4u, column);
+    slab.b2 = load_scaled(base, k + 8u, column);
+    slab.b3 = load_scaled(base, k + 12u, column);
+    if DEPTH > 16u {
+        slab.b4 = load_scaled(base, k + 16u, column);
+        slab.b5 = load_scaled(base, k + 20u, column);
+        slab.b6 = load_scaled(base, k + 24u, column);
+        slab.b7 = load_scaled(base, k + 28u, column);
+        slab.b8 = load_scaled(base, k + 32u, column);
+        slab.b9 = load_scaled(base, k + 36u, column);
+        slab.b10 = load_scaled(base, k + 40u, column);
+        slab.b11 = load_scaled(base, k + 44u, column);
+        slab.b12 = load_scaled(base, k + 48u, column);
+        slab.b13 = load_scaled(base, k + 52u, column);
+        slab.b14 = load_scaled(base, k + 56u, column);
+        slab.b15 = load_scaled(base, k + 60u, column);
+    }
+    return slab;
 }
 
 fn load_scaled(base: u32, k: u32, column: u32) -> mat4x4<f32> {
@@ -71,18 +71,20 @@ fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, slab: Slab) -> mat4x
     acc += slab.b1 * load_a_block(base, row, k + 4u);
     acc += slab.b2 * load_a_block(base, row, k + 8u);
     acc += slab.b3 * load_a_block(base, row, k + 12u);
-    acc += slab.b4 * load_a_block(base, row, k + 16u);
-    acc += slab.b5 * load_a_block(base, row, k + 20u);
-    acc += slab.b6 * load_a_block(base, row, k + 24u);
-    acc += slab.b7 * load_a_block(base, row, k + 28u);
-    acc += slab.b8 * load_a_block(base, row, k + 32u);
-    acc += slab.b9 * load_a_block(base, row, k + 36u);
-    acc += slab.b10 * load_a_block(base, row, k + 40u);
-    acc += slab.b11 * load_a_block(base, row, k + 44u);
-    acc += slab.b12 * load_a_block(base, row, k + 48u);
-    acc += slab.b13 * load_a_block(base, row, k + 52u);
-    acc += slab.b14 * load_a_block(base, row, k + 56u);
-    acc += slab.b15 * load_a_block(base, row, k + 60u);
+    if DEPTH > 16u {
+        acc += slab.b4 * load_a_block(base, row, k + 16u);
+        acc += slab.b5 * load_a_block(base, row, k + 20u);
+        acc += slab.b6 * load_a_block(base, row, k + 24u);
+        acc += slab.b7 * load_a_block(base, row, k + 28u);
+        acc += slab.b8 * load_a_block(base, row, k + 32u);
+        acc += slab.b9 * load_a_block(base, row, k + 36u);
+        acc += slab.b10 * load_a_block(base, row, k + 40u);
+        acc += slab.b11 * load_a_block(base, row, k + 44u);
+        acc += slab.b12 * load_a_block(base, row, k + 48u);
+        acc += slab.b13 * load_a_block(base, row, k + 52u);
+        acc += slab.b14 * load_a_block(base, row, k + 56u);
+        acc += slab.b15 * load_a_block(base, row, k + 60u);
+    }
     return acc;
 }
 
