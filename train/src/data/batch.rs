@@ -179,8 +179,7 @@ mod tests {
 
     #[test]
     fn a_cut_picture_is_seen_but_not_aligned() {
-        let rows =
-            [row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE], 4, Some(1.0)), row("whole", &[IMAGE, 3], 1, Some(2.0))];
+        let rows = [row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE], 4, Some(1.0)), row("whole", &[IMAGE, 3], 1, Some(2.0))];
         let batch = Batch::assemble(&rows, GEOMETRY);
         assert_eq!(batch.bucket.images, 2);
         assert_eq!(used(&batch.visual_index), [(7, 0), (16, 2), (17, 3)]);

@@ -85,7 +85,10 @@ pub fn check_header(file: &Path) -> Result<(), (Rule, String)> {
     let DecodeLimits { max_side, max_pixels, .. } = LIMITS;
     if width.max(height) > max_side || u64::from(width) * u64::from(height) > max_pixels {
         let found = format!("`{}` has {width} × {height} pixels", file.display());
-        return Err((Rule::ImageTooLarge, format!("{found}; at most {max_side} a side and {max_pixels} in all are read")));
+        return Err((
+            Rule::ImageTooLarge,
+            format!("{found}; at most {max_side} a side and {max_pixels} in all are read"),
+        ));
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use viral_model::text::{Encoded, IGNORED, IMAGE};
 
 use super::*;
-use crate::config::{OnBadSample, Order};
+use crate::config::{Config, OnBadSample, Order, Overrides};
+use crate::engine::Bundle;
 use crate::error::{Error, Kind};
 
 type TestResult = Result<(), Box<dyn StdError>>;
@@ -346,5 +347,47 @@ fn a_dropped_loader_ends_its_threads() -> TestResult {
     assert!(loader.next().is_some());
     drop(loader);
     assert_eq!(Arc::strong_count(&dataset), 1);
+    Ok(())
+}
+
+/// Ids, labels, lengths and counts of the PyTorch reference (`tests/fixtures/*/expected.json`).
+#[test]
+fn samples_and_batches_equal_the_reference() -> TestResult {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    for case in ["gqa", "mha", "multi", "lm_only", "layer0"] {
+        let expected: Value = serde_json::from_slice(&fs::read(fixtures.join(case).join("expected.json"))?)?;
+        let config = Config::load(&fixtures.join(case).join("config.toml"), &Overrides::default())?;
+        let bundle = Bundle::open(&config)?;
+        let samples = expected["samples"].as_array().ok_or("no samples")?;
+        assert_eq!(bundle.dataset.len(), samples.len(), "{case}");
+        for (position, sample) in samples.iter().enumerate() {
+            let encoded = bundle.prepare.encode(&bundle.dataset.record(position)?).map_err(|fault| fault.1)?;
+            assert_eq!(json!(encoded.ids), sample["ids"], "{case}, sample {position}");
+            assert_eq!(json!(encoded.labels), sample["labels"], "{case}, sample {position}");
+        }
+        let plan = Arc::new(bundle.step_plan());
+        let steps = expected["steps"].as_array().ok_or("no steps")?;
+        assert_eq!(plan.steps(), steps.len() as u64, "{case}");
+        let mut counted = vec![(0, 0); steps.len()];
+        let prepare = Arc::clone(&bundle.prepare);
+        for micro in Loader::start(Arc::clone(&bundle.dataset), prepare, bundle.geometry, plan, 0, 2)? {
+            let micro = micro?;
+            let step = &mut counted[micro.step as usize];
+            step.0 += micro.batch.tokens;
+            step.1 += micro.batch.supervised;
+        }
+        for (index, (step, (tokens, supervised))) in steps.iter().zip(counted).enumerate() {
+            assert_eq!(step["tokens"], json!(tokens), "{case}, step {index}");
+            assert_eq!(step["supervised_tokens"], json!(supervised), "{case}, step {index}");
+        }
+        for row in expected["rows"].as_array().into_iter().flatten() {
+            let position = row["sample"].as_u64().ok_or("no sample")? as usize;
+            let shape = bundle.dataset.shapes()[position];
+            assert_eq!(json!(shape.tokens), row["length"], "{case}, row {position}");
+            assert_eq!(json!(shape.targets), row["targets"], "{case}, row {position}");
+            let contributes = config.vra.enabled && shape.visual as usize == bundle.geometry.visual_tokens;
+            assert_eq!(json!(contributes), row["contributes"], "{case}, row {position}");
+        }
+    }
     Ok(())
 }

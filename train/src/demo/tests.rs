@@ -10,8 +10,9 @@ use viral_model::config::{Dinov2Config, ImageProcessorConfig, LlavaConfig};
 use viral_model::weights::{Checkpoint, Inventory, NameMap};
 
 use super::*;
-use crate::config::{Config, OnBadSample, Overrides};
-use crate::data::Dataset;
+use crate::config::{Config, Overrides};
+use crate::data::buckets;
+use crate::engine::Bundle;
 
 type TestResult = std::result::Result<(), Box<dyn StdError>>;
 
@@ -99,12 +100,27 @@ fn the_tiny_weights_are_complete() -> TestResult {
 }
 
 #[test]
-fn the_tiny_dataset_is_sound() -> TestResult {
+fn the_tiny_folder_can_be_trained_on() -> TestResult {
     let dir = tempfile::tempdir()?;
     let config = Config::load(&init(dir.path(), Preset::Tiny, 1)?, &Overrides::default())?;
     config.check_paths()?;
-    let dataset = Dataset::open(&config.data.train, &config.data.images, OnBadSample::Fail)?;
-    assert_eq!(dataset.len(), 400);
+    let bundle = Bundle::open(&config)?;
+    assert_eq!(bundle.dataset.len(), 400);
+    // A question, an answer and a picture, and nothing is cut.
+    let longest = bundle.dataset.shapes().iter().map(|shape| shape.tokens).max();
+    assert!(longest.is_some_and(|longest| (80..=128).contains(&longest)), "{longest:?}");
+    for position in [0, 1] {
+        let row = bundle.dataset.load(position, &*bundle.prepare, bundle.geometry)?;
+        assert!(row.defect.is_none());
+        assert_eq!(row.pixels.is_some(), row.sample.visual_len == 36);
+        // The answer, in words, with the end token behind it.
+        let ids: Vec<u32> = row.sample.targets.iter().map(|&(_, id)| id).collect();
+        assert_eq!(ids.last(), Some(&2));
+    }
+    let plan = bundle.step_plan();
+    assert_eq!(plan.steps(), 100);
+    let shapes = buckets(&plan, bundle.dataset.shapes());
+    assert!(shapes.len() <= 16, "every shape is a plan of its own: {shapes:?}");
     Ok(())
 }
 

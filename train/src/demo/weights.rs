@@ -10,8 +10,8 @@
 
 use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD};
 
-use crate::random::Random;
 use super::scenes::MEAN_BACKGROUND;
+use crate::random::Random;
 
 /// A tensor to be written.
 pub(super) struct Tensor {
