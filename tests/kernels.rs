@@ -20,7 +20,8 @@ fn value_and_gradients(sample: &Sample) -> Graph {
     let y = graph.push(sample.op.clone(), &args);
     graph.output("y", y);
     if graph.ty(y).dtype == DType::F32 {
-        let weight = graph.input("w", DType::F32, &graph.shape(y).to_vec());
+        let shape = graph.shape(y).to_vec();
+        let weight = graph.input("w", DType::F32, &shape);
         let product = graph.mul(y, weight);
         let loss = graph.sum_all(product);
         let real = sample.differentiable();

@@ -65,7 +65,8 @@ fn gradients_agree_with_differences() {
         if graph.ty(y).dtype != DType::F32 {
             continue;
         }
-        let weight = graph.input("w", DType::F32, &graph.shape(y).to_vec());
+        let shape = graph.shape(y).to_vec();
+        let weight = graph.input("w", DType::F32, &shape);
         let product = graph.mul(y, weight);
         let loss = graph.sum_all(product);
         graph.output("loss", loss);

@@ -27,7 +27,7 @@ pub(crate) struct Emitted {
 }
 
 /// Emits a body. `memory` says which value's memory holds another: an output that replaces a state tensor lives where the
-/// state does. `written_with` tells whether a value's buffer is among those that the kernel writes.
+/// state does. `shares_buffer` tells whether two values lie in one external buffer.
 pub(crate) fn emit(
     graph: &Graph,
     body: &Body,
@@ -109,22 +109,21 @@ impl<'b> Emitter<'b> {
         }
         for expr in &body.exprs {
             if let ExprKind::Load { source, at, .. } = &expr.kind {
-                this.bind(*source, at, false);
+                this.bind(*source, at);
             }
         }
         for store in &body.stores {
-            this.bind(store.value, &store.at, true);
+            this.bind(store.value, &store.at);
         }
         this
     }
 
-    fn bind(&mut self, value: Value, at: &Affine, is_store: bool) {
+    fn bind(&mut self, value: Value, at: &Affine) {
         let value = (self.memory)(value);
         let index = *self.binding_of.entry(value).or_insert_with(|| {
             self.bindings.push((value, false));
             self.bindings.len() - 1
         });
-        let _ = is_store;
         self.bindings[index].1 |= self.is_wide(value, at);
     }
 
@@ -142,15 +141,15 @@ impl<'b> Emitter<'b> {
         });
         let stores = self.body.stores.iter().all(|store| {
             let len = self.graph.ty(store.value).len();
-            store.at.terms[inner] == 0 || (len % 4 == 0 && aligned(&store.at, inner))
+            store.at.terms[inner] == 0 || (len.is_multiple_of(4) && aligned(&store.at, inner))
         });
-        self.body.dims[inner] % 4 == 0 && guards && stores
+        self.body.dims[inner].is_multiple_of(4) && guards && stores
     }
 
     /// Whether the access moves four neighbours as one `vec4`.
     fn is_wide(&self, value: Value, at: &Affine) -> bool {
         let Some(inner) = self.inner else { return false };
-        self.width == 4 && aligned(at, inner) && self.graph.ty(value).len() % 4 == 0
+        self.width == 4 && aligned(at, inner) && self.graph.ty(value).len().is_multiple_of(4)
     }
 
     fn word(&mut self, number: i64) -> String {

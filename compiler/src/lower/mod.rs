@@ -113,8 +113,8 @@ pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<V
         let stored = stored_values(graph, &clusters);
         let mut steps = Vec::new();
         let mut obstacles = Vec::new();
-        for group in 0..clusters.groups.len() {
-            match lower_group(graph, &clusters, group, &stored[group], memory, target) {
+        for (group, stored) in stored.iter().enumerate() {
+            match lower_group(graph, &clusters, group, stored, memory, target) {
                 Ok(step) => steps.push(step),
                 Err(obstacle) => obstacles.push(obstacle),
             }

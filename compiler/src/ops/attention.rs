@@ -63,7 +63,7 @@ op! {
 /// Shape rule shared with the gradient.
 pub(super) fn check_shapes(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<(), String> {
     let real = [q, k, v].iter().all(|t| t.dtype == DType::F32 && t.rank() == 4);
-    if !real || k != v || q.shape[0] != k.shape[0] || q.shape[3] != k.shape[3] || k.shape[1] == 0 || q.shape[1] % k.shape[1] != 0 {
+    if !real || k != v || q.shape[0] != k.shape[0] || q.shape[3] != k.shape[3] || k.shape[1] == 0 || !q.shape[1].is_multiple_of(k.shape[1]) {
         return Err("takes q (B,H,T,E) and equal k, v (B,G,S,E) with G dividing H".into());
     }
     Ok(())

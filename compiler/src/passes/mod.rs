@@ -1,5 +1,5 @@
-//! Graph-to-graph passes. Each takes a graph and returns an equivalent one; [`crate::compile`] calls them in order and
-//! verifies the result of each.
+//! Graph-to-graph passes. Each takes a graph and returns an equivalent one; [`compile`](crate::compile()) calls them in
+//! order and verifies the result of each.
 
 mod composites;
 mod reductions;
