@@ -4,6 +4,8 @@
 //! The runtime allocates the buffers once, builds one pipeline per distinct kernel and one bind group per dispatch, and
 //! then replays [`Plan::commands`] in order, every step.
 
+mod listing;
+
 use viral_shaders::Kernel;
 
 use crate::types::TensorType;

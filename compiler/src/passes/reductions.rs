@@ -49,8 +49,8 @@ fn reduce_block(graph: &mut Graph, x: Value, start: usize, end: usize, is_sum: b
         let pieces = n.div_ceil(PIECE);
         let flat = graph.reshape(x, &[outer, n, inner]);
         let padded = graph.pad(flat, 1, 0, pieces * PIECE - n);
-        let cut = graph.reshape(padded, &[outer, pieces, PIECE, inner]);
-        let partial = graph.push(Sum { axes: vec![2] }, &[cut]);
+        let cut = graph.reshape(padded, &[outer * pieces, PIECE, inner]);
+        let partial = reduce_block(graph, cut, 1, 2, true);
         let partial = graph.reshape(partial, &[outer, pieces, inner]);
         let total = reduce_block(graph, partial, 1, 2, true);
         return graph.reshape(total, &result_shape);

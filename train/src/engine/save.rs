@@ -12,7 +12,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// What a device or a disk can refuse.
-pub fn adapter(bundle: &Bundle, session: &Session, dir: &Path) -> Result<()> {
+pub(super) fn adapter(bundle: &Bundle, session: &Session, dir: &Path) -> Result<()> {
     let parameters = session
         .parameters()?
         .into_iter()
