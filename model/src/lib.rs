@@ -20,4 +20,5 @@ pub mod adapter;
 pub mod config;
 pub mod graph;
 pub mod image;
+pub mod text;
 pub mod weights;

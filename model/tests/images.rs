@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use viral_model::config::{Filter, ImageProcessorConfig};
+use viral_model::config::{Filter, ImageProcessorConfig, LlavaConfig};
 use viral_model::image::{Aspect, DecodeLimits, ImageError, ImageProcessor, Picture, decode, decode_file, resize};
+use viral_model::weights::TensorFile;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -78,6 +79,31 @@ fn processed_pixels_equal_the_library() {
         assert_eq!(bytes.len(), 12 * number(&case["shape"][1]) * number(&case["shape"][2]));
         assert_eq!(digest(&bytes), case["hash"].as_str().unwrap(), "{case}");
     }
+}
+
+/// From file to tensor, on the pictures of the PyTorch reference.
+#[test]
+fn committed_pixels_are_those_of_the_reference() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let read = |path: PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let mut compared = 0;
+    for case in ["gqa", "mha"] {
+        let case = root.join(case);
+        let model = LlavaConfig::from_dir(&case.join("llava")).unwrap();
+        let config = ImageProcessorConfig::from_dir(&case.join("llava")).unwrap();
+        let processor = ImageProcessor::new(config, Aspect::Pad, model.vision.image_size).unwrap();
+        let expected = read(case.join("expected.json"));
+        let tensors = TensorFile::open(&case.join("expected.safetensors")).unwrap();
+        for (index, row) in expected["rows"].as_array().unwrap().iter().enumerate() {
+            let Some(image) = expected["samples"][number(&row["sample"])]["image"].as_str() else { continue };
+            let path = case.join("images").join(image);
+            let picture = decode_file(&path, &DecodeLimits::default()).unwrap();
+            let pixels = processor.pixels(&picture, &path).unwrap();
+            assert!(pixels == tensors.get(&format!("pixels.{index}")).unwrap().to_f32().unwrap(), "{}", path.display());
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 3);
 }
 
 /// Lossless formats are exact; JPEG and lossy WebP stay within a few levels of Pillow's decoders.

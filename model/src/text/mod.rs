@@ -1,0 +1,14 @@
+//! Conversations: templates, tokens, labels.
+//!
+//! A record's turns are rendered into one prompt ([`render`]), the prompt is tokenised piece by piece around its
+//! images, and a token becomes a target if its characters end inside an assistant's answer ([`Tokenizer::encode`]).
+
+mod encode;
+mod error;
+mod template;
+mod tokenizer;
+
+pub use encode::{Encoded, IGNORED, IMAGE};
+pub use error::{TextError, TokenizerError};
+pub use template::{IMAGE_TAG, Prompt, RenderOptions, Template, Turn, render};
+pub use tokenizer::Tokenizer;
