@@ -45,7 +45,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         return output::print(&engine::dry_run(&config)?);
     }
     let finished = engine::train(&config)?;
-    output::print(&report(&finished, config.vra.enabled))
+    output::print(&report(&finished))
 }
 
 fn load(options: &Options, file: &Path, out: Option<&Path>) -> Result<Config> {
@@ -79,14 +79,14 @@ fn output_flag(out: &Path) -> Result<Assignment> {
     Assignment::from_flag("--out", "output.dir", path)
 }
 
-fn report(finished: &Finished, aligned: bool) -> String {
+fn report(finished: &Finished) -> String {
     let mut text = String::new();
     if let Some(summary) = &finished.summary {
         let (first, last) = (&summary.first, &summary.last);
         let _ = writeln!(text, "{} steps in {}", last.step + 1, run::duration(summary.seconds));
         let mut losses = vec![("language", first.loss_lm, last.loss_lm)];
-        if aligned {
-            losses.push(("alignment", first.loss_vra, last.loss_vra));
+        if let Some((from, to)) = summary.alignment {
+            losses.push(("alignment", from, to));
         }
         for (name, from, to) in losses {
             let _ = writeln!(text, "  {name:<10} {from:>8.4} → {to:.4}");

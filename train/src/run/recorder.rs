@@ -41,6 +41,8 @@ pub struct Summary {
     pub first: StepMetrics,
     /// The last step.
     pub last: StepMetrics,
+    /// Alignment loss of the first and the last step that aligned something; a step of text-only samples does not.
+    pub alignment: Option<(f64, f64)>,
     /// Wall-clock time of all steps together.
     pub seconds: f64,
 }
@@ -54,6 +56,7 @@ pub struct Recorder<'run> {
     progress: Progress,
     first: Option<StepMetrics>,
     last: Option<StepMetrics>,
+    alignment: Option<(f64, f64)>,
     start: Instant,
     previous: Instant,
 }
@@ -68,7 +71,7 @@ impl<'run> Recorder<'run> {
         let metrics = MetricsFile::create(&folder.join("metrics.jsonl"))?;
         let progress = Progress::new(record.steps);
         let now = Instant::now();
-        Ok(Self { folder, record, metrics, progress, first: None, last: None, start: now, previous: now })
+        Ok(Self { folder, record, metrics, progress, first: None, last: None, alignment: None, start: now, previous: now })
     }
 
     /// Records a step that took the time since the one before.
@@ -82,6 +85,9 @@ impl<'run> Recorder<'run> {
         let metrics = with_time(outcome, seconds);
         self.metrics.append(&metrics)?;
         self.progress.step(&metrics);
+        if metrics.loss_vra != 0.0 {
+            self.alignment.get_or_insert((metrics.loss_vra, metrics.loss_vra)).1 = metrics.loss_vra;
+        }
         self.first.get_or_insert_with(|| metrics.clone());
         self.last = Some(metrics);
         Ok(())
@@ -94,7 +100,8 @@ impl<'run> Recorder<'run> {
     pub fn finish(mut self) -> Result<Option<Summary>> {
         self.close(Status::Finished)?;
         let seconds = self.previous.duration_since(self.start).as_secs_f64();
-        Ok(self.first.take().zip(self.last.take()).map(|(first, last)| Summary { first, last, seconds }))
+        let alignment = self.alignment;
+        Ok(self.first.take().zip(self.last.take()).map(|(first, last)| Summary { first, last, alignment, seconds }))
     }
 
     fn close(&mut self, status: Status) -> Result<()> {

@@ -37,7 +37,7 @@ pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
 
     let lm = Series { label: "language model", color: LM, dashed: false, curve: curve(|m| m.loss_lm) };
     let total = Series { label: "total", color: TOTAL, dashed: true, curve: curve(|m| m.loss) };
-    let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(|m| m.loss_vra) };
+    let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(aligned_only) };
     let panels = if aligned {
         vec![
             Panel { title: "Loss", top: 108.0, bottom: 286.0, series: vec![total, lm] },
@@ -57,6 +57,11 @@ pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// The alignment loss of steps that aligned something. A step of text-only samples reports 0, which is no cosine.
+fn aligned_only(metrics: &StepMetrics) -> f64 {
+    if metrics.loss_vra == 0.0 { f64::NAN } else { metrics.loss_vra }
 }
 
 fn header(svg: &mut String, steps: &[StepMetrics], name: &str) {
