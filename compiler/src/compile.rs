@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use viral_shaders::Target;
 
 use crate::ir::{Graph, LeafKind, Value, VerifyError};
-use crate::lower::{self, Memory, Placement, Step};
+use crate::lower::{self, Failure, Memory, Placement, Step};
 use crate::memory::{self, SlotPlan};
-use crate::passes::Pass;
+use crate::passes::{self, Pass};
 use crate::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan, Port};
 use crate::schedule::schedule;
 
@@ -82,12 +82,24 @@ pub fn compile_traced(
             trace(pass.name(), &graph);
         }
     }
-    let memory = Memory::new(&graph, &options.places);
-    let steps = lower::lower(&graph, &memory, &options.target)?;
-    let steps = schedule(steps, &memory);
+    let (graph, memory, steps) = launches(graph, options)?;
     let slots = memory::assign(&graph, &steps, &memory);
     memory::check(&graph, &steps, &memory, &slots).map_err(CompileError::Memory)?;
     assemble(&graph, &steps, &memory, &slots, &options.target)
+}
+
+/// Kernel launches in order. Where an output cannot be made in its place, because something there is still needed, it
+/// becomes a copy and lowering starts again.
+fn launches(mut graph: Graph, options: &Options) -> Result<(Graph, Memory, Vec<Step>), CompileError> {
+    loop {
+        let memory = Memory::new(&graph, &options.places);
+        let steps = lower::lower(&graph, &memory, &options.target);
+        match steps.and_then(|steps| schedule(steps, &memory).map_err(Failure::SetAside)) {
+            Ok(steps) => return Ok((graph, memory, steps)),
+            Err(Failure::SetAside(value)) => graph = passes::set_aside(&graph, value),
+            Err(Failure::Stuck) => return Err(CompileError::Stuck),
+        }
+    }
 }
 
 /// Numbers buffers and kernels and packs parameters.

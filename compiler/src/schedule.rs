@@ -6,9 +6,12 @@ use crate::ir::Value;
 use crate::lower::{Memory, Step};
 
 /// Orders steps so that every value is written before it is read, and a state tensor is replaced after its last reader.
+/// Where that is impossible, because a reader of the old state needs the new one as well, the new state is returned: it
+/// must be made elsewhere first.
+///
 /// Among the steps that could come next, the one whose values were born first does: forward before backward, layer after
 /// layer, which is also how memory is freed early.
-pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Vec<Step> {
+pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, Value> {
     let mut writer: HashMap<Value, usize> = HashMap::new();
     let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
     for (index, step) in steps.iter().enumerate() {
@@ -42,7 +45,14 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Vec<Step> {
             }
         }
     }
-    debug_assert_eq!(order.len(), steps.len(), "steps depend on each other in a circle");
+    if order.len() < steps.len() {
+        let stuck = (0..steps.len()).filter(|&index| waiting[index] > 0);
+        let mut replacing = stuck.flat_map(|index| &steps[index].writes).filter(|&&value| {
+            // Only what somebody waits for can be part of a circle.
+            memory.replaces(value).is_some() && readers.contains_key(&value)
+        });
+        return Err(*replacing.next().expect("data dependencies alone form no circle"));
+    }
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    order.into_iter().filter_map(|index| steps[index].take()).collect()
+    Ok(order.into_iter().filter_map(|index| steps[index].take()).collect())
 }

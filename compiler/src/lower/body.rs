@@ -71,6 +71,8 @@ pub(crate) enum Obstacle {
     NeedsMemory(Value),
     /// The member reads other elements of its own group: it must start a group of its own.
     NeedsGroup(Value),
+    /// The output lies where the kernel still reads: it must be computed elsewhere and copied.
+    SetAside(Value),
 }
 
 impl Body {

@@ -94,7 +94,18 @@ impl Clusters {
                 Class::Composite => unreachable!("composites are expanded before clustering"),
             }
         }
+        this.compact();
         this
+    }
+
+    /// Removes groups that others have taken in.
+    fn compact(&mut self) {
+        self.groups.retain(|group| !group.members.is_empty());
+        for (id, group) in self.groups.iter().enumerate() {
+            for member in &group.members {
+                self.group_of[member.index()] = Some(id);
+            }
+        }
     }
 
     /// The group that computes a value.
@@ -205,7 +216,7 @@ impl Clusters {
 
     /// Puts a value into the latest group that can take it, or into a new one. `row` is the extent of a row reduction.
     fn place(&mut self, graph: &Graph, value: Value, row: Option<(usize, usize)>, hints: &Hints, max_inputs: usize) {
-        let reads = self.relations(graph, value, row.is_some());
+        let reads = self.relations(graph, value);
         let mut candidates: Vec<GroupId> = reads.iter().filter_map(|&(root, _)| self.group_of(root)).collect();
         candidates.sort_unstable();
         candidates.dedup();
@@ -224,6 +235,9 @@ impl Clusters {
                     continue;
                 }
                 self.groups[group].kind = kind;
+                for &other in candidates.iter().filter(|&&other| other != group) {
+                    self.merge(graph, group, other, hints, max_inputs);
+                }
                 return;
             }
         }
@@ -240,45 +254,85 @@ impl Clusters {
         row: Option<(usize, usize)>,
         reads: &[(Value, Relation)],
     ) -> Option<Kind> {
-        let size = graph.ty(value).len();
-        let here: Vec<(usize, Relation)> = reads
-            .iter()
-            .filter(|&&(root, _)| self.group_of(root) == Some(group))
-            .map(|&(root, relation)| (graph.ty(root).len(), relation))
-            .collect();
-        let kind = self.groups[group].kind;
-        let (rows, columns) = match (kind, row) {
-            (Kind::Row { rows, columns }, _) => (rows, columns),
-            (Kind::Map { size }, Some((rows, columns))) if rows * columns == size => (rows, columns),
-            (Kind::Map { size: full }, None) => {
-                let fits = full == size && here.iter().all(|&(_, relation)| relation == Relation::Identity);
-                return fits.then_some(kind);
-            }
-            _ => return None,
+        let own = row.map_or(Kind::Map { size: graph.ty(value).len() }, |(rows, columns)| Kind::Row { rows, columns });
+        let kind = match (self.groups[group].kind, own) {
+            // A value of one element a row takes part in the rows' group.
+            (kind @ Kind::Row { rows, .. }, Kind::Map { size }) if size == rows => kind,
+            (kind, own) => unified(kind, own)?,
         };
-        let full = rows * columns;
-        let fits = match row {
-            Some(extent) => {
-                extent == (rows, columns)
-                    && here.iter().all(|&(len, relation)| match relation {
-                        Relation::Identity => len == full,
-                        Relation::Leading { rows: leading } => leading == rows && len == rows,
-                        Relation::Other => false,
-                    })
-            }
-            None if size == full => here.iter().all(|&(len, relation)| match relation {
-                Relation::Identity => len == full,
-                Relation::Leading { rows: leading } => leading == rows && len == rows,
+        self.fits(graph, kind, group, value, reads).then_some(kind)
+    }
+
+    /// Whether a value of a group of this kind reads only elements of `group` that its own work item has.
+    fn fits(&self, graph: &Graph, kind: Kind, group: GroupId, value: Value, reads: &[(Value, Relation)]) -> bool {
+        let (rows, full) = match kind {
+            Kind::Map { size } => (None, size),
+            Kind::Row { rows, columns } => (Some(rows), rows * columns),
+            Kind::Column { .. } | Kind::Single => return false,
+        };
+        let node = graph.node(value);
+        // A reduction reads at its argument's positions.
+        let domain = if node.op.class() == Class::Reduction { node.args[0] } else { value };
+        let domain = graph.ty(domain).len();
+        reads.iter().filter(|&&(root, _)| self.group_of(root) == Some(group)).all(|&(root, relation)| {
+            let len = graph.ty(root).len();
+            match relation {
+                Relation::Identity => len == domain && (len == full || Some(len) == rows),
+                Relation::Leading { rows: leading } => domain == full && Some(leading) == rows && len == leading,
                 Relation::Other => false,
-            }),
-            None => size == rows && here.iter().all(|&(len, relation)| len == rows && relation == Relation::Identity),
+            }
+        })
+    }
+
+    /// Moves the members of `from` into `into` if one kernel can compute both.
+    fn merge(&mut self, graph: &Graph, into: GroupId, from: GroupId, hints: &Hints, max_inputs: usize) {
+        let Some(kind) = unified(self.groups[into].kind, self.groups[from].kind) else { return };
+        if self.groups[from].members.iter().any(|member| hints.barred.contains(member)) {
+            return;
+        }
+        let reads_fit = |this: &Self, members: GroupId, other: GroupId| {
+            this.groups[members].members.iter().all(|&member| {
+                let reads = this.relations(graph, member);
+                this.fits(graph, kind, other, member, &reads)
+            })
         };
-        fits.then_some(Kind::Row { rows, columns })
+        if !reads_fit(self, into, from) || !reads_fit(self, from, into) {
+            return;
+        }
+        // A kernel between the two would have to run before and after the merged one.
+        let between = |this: &Self, user: GroupId, source: GroupId| {
+            this.sources(graph, user).into_iter().any(|group| group != source && this.depends(graph, group, source))
+        };
+        if between(self, into, from) || between(self, from, into) {
+            return;
+        }
+        let before = self.groups.clone();
+        let moved = std::mem::take(&mut self.groups[from].members);
+        for &member in &moved {
+            self.group_of[member.index()] = Some(into);
+        }
+        let target = &mut self.groups[into];
+        target.kind = kind;
+        target.members.extend(&moved);
+        target.members.sort_unstable();
+        if self.inputs(graph, into).len() > max_inputs {
+            for &member in &moved {
+                self.group_of[member.index()] = Some(from);
+            }
+            self.groups = before;
+        }
+    }
+
+    /// The groups that a group reads from.
+    fn sources(&self, graph: &Graph, group: GroupId) -> BTreeSet<GroupId> {
+        let members = self.groups[group].members.iter();
+        let roots = members.flat_map(|&member| self.roots(graph, member));
+        roots.filter_map(|root| self.group_of(root)).filter(|&source| source != group).collect()
     }
 
     /// Whether `group` needs results of `target`, directly or not.
     fn depends(&self, graph: &Graph, group: GroupId, target: GroupId) -> bool {
-        let first = self.groups[target].members[0];
+        let Some(&first) = self.groups[target].members.first() else { return false };
         let mut seen = BTreeSet::new();
         let mut stack = vec![group];
         while let Some(group) = stack.pop() {
@@ -289,22 +343,18 @@ impl Clusters {
             if !seen.insert(group) || self.groups[group].members.last().is_none_or(|&last| last < first) {
                 continue;
             }
-            for &member in &self.groups[group].members {
-                stack.extend(
-                    self.roots(graph, member)
-                        .into_iter()
-                        .filter_map(|root| self.group_of(root))
-                        .filter(|&g| g != group),
-                );
-            }
+            stack.extend(self.sources(graph, group));
         }
         false
     }
 
     /// What a value reads, and how. A reduction's positions are those of its argument.
-    fn relations(&self, graph: &Graph, value: Value, reduction: bool) -> Vec<(Value, Relation)> {
+    fn relations(&self, graph: &Graph, value: Value) -> Vec<(Value, Relation)> {
         let node = graph.node(value);
-        let domain = if reduction { graph.shape(node.args[0]) } else { &node.ty.shape };
+        let domain = match node.op.class() {
+            Class::Reduction => graph.shape(node.args[0]),
+            _ => &node.ty.shape,
+        };
         let mut dims: Dims = domain.iter().copied().filter(|&extent| extent != 1).collect();
         loop {
             let identity = Place::identity(&dims, 0..dims.len());
@@ -344,6 +394,19 @@ impl Clusters {
             }
             _ => node.args.iter().try_for_each(|&arg| self.walk(graph, arg, place, dims, found)),
         }
+    }
+}
+
+/// The kind of one kernel for the work of two, if there is one.
+fn unified(a: Kind, b: Kind) -> Option<Kind> {
+    match (a, b) {
+        _ if a == b && !matches!(a, Kind::Single | Kind::Column { .. }) => Some(a),
+        (Kind::Map { size }, row @ Kind::Row { rows, columns }) | (row @ Kind::Row { rows, columns }, Kind::Map { size })
+            if rows * columns == size =>
+        {
+            Some(row)
+        }
+        _ => None,
     }
 }
 

@@ -15,9 +15,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use viral_shaders::{Kernel, Target};
 
-use crate::compile::CompileError;
 use crate::ir::{Graph, LeafKind, Value};
-use crate::ops::Class;
+use crate::ops::{Class, Op};
+use affine::Affine;
 use body::{Body, ExprKind, Obstacle};
 use cluster::{Clusters, GroupId, Hints, Kind};
 
@@ -97,13 +97,26 @@ impl Memory {
     }
 }
 
-/// Lowers a graph of primitives. Steps come in an order that respects their data dependencies.
-pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<Vec<Step>, CompileError> {
+/// Why a graph cannot be lowered as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The kernel that makes this output still needs what lies in the output's place: the output must be a copy.
+    SetAside(Value),
+    /// There is no grouping: a bug.
+    Stuck,
+}
+
+/// Lowers a graph of primitives to kernel launches in no particular order.
+pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<Vec<Step>, Failure> {
     let mut hints = Hints::default();
-    // An output must be in memory by itself, even if it is a view or a number.
     for &(_, value) in graph.outputs() {
+        // An output must be in memory by itself, even if it is a view or a number.
         if matches!(graph.node(value).op.class(), Class::View | Class::Index) {
             hints.forced.insert(value);
+        }
+        // A copy into a state's place waits for the state's last reader, which what it copies must not.
+        if memory.replaces(value).is_some() && matches!(graph.node(value).op, Op::Tag(_)) {
+            hints.barred.insert(value);
         }
     }
     // Every storage binding beyond the results can be an input; one result at least there must be.
@@ -127,10 +140,11 @@ pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<V
             match obstacle {
                 Obstacle::NeedsMemory(value) => hints.forced.insert(value),
                 Obstacle::NeedsGroup(value) => hints.barred.insert(value),
+                Obstacle::SetAside(value) => return Err(Failure::SetAside(value)),
             };
         }
         if hints.forced.len() + hints.barred.len() == before {
-            return Err(CompileError::Stuck);
+            return Err(Failure::Stuck);
         }
     }
 }
@@ -158,14 +172,21 @@ fn lower_group(
     }
     let kind = clusters.groups[group].kind;
     let body = Body::new(graph, clusters, group, stored)?;
+    if let Some(value) = overwritten_early(&body, memory) {
+        return Err(Obstacle::SetAside(value));
+    }
     let members = &clusters.groups[group].members;
     let (first, last) = (members[0], members[members.len() - 1]);
     let label = graph.name(last).or(graph.name(first)).unwrap_or("").to_owned();
     let name = format!("{}_{}", kind_name(kind), graph.node(last).op.name());
     let emitted = emit::emit(graph, &body, kind, name, &|v| memory.of(v), &|a, b| memory.share_buffer(a, b), target);
     if emitted.bindings.len() > target.max_storage_buffers as usize {
-        // Too many inputs and results together: the last member that is not alone leaves.
-        return Err(Obstacle::NeedsGroup(last));
+        // Too many inputs and results together: the last member leaves, or what is computed on its way is stored.
+        let inputs = target.max_storage_buffers as usize - 1;
+        return Err(match members.len() {
+            1 => Obstacle::NeedsMemory(largest_part(graph, clusters, last, inputs).unwrap_or(last)),
+            _ => Obstacle::NeedsGroup(last),
+        });
     }
     let points: u64 = body.dims.iter().map(|&extent| extent as u64).product();
     let operations = body.exprs.iter().filter(|expr| matches!(expr.kind, ExprKind::Apply { .. })).count() as u64;
@@ -191,6 +212,38 @@ fn lower_group(
         flops: points * (operations + body.reductions.len() as u64),
         traffic,
     })
+}
+
+/// A result that would overwrite elements of a state tensor which other work items of the kernel still have to read.
+fn overwritten_early(body: &Body, memory: &Memory) -> Option<Value> {
+    let reads_elsewhere = |state: Value, home: &Affine| {
+        body.exprs.iter().any(|expr| match &expr.kind {
+            ExprKind::Load { source, at, .. } => *source == state && at != home,
+            _ => false,
+        })
+    };
+    let mut stores = body.stores.iter();
+    let early = stores.find(|store| memory.replaces(store.value).is_some_and(|s| reads_elsewhere(s, &store.at)));
+    early.map(|store| store.value)
+}
+
+/// Among the values that are computed inside the kernel of `member`, the one with the most inputs that fit one kernel.
+fn largest_part(graph: &Graph, clusters: &Clusters, member: Value, max_inputs: usize) -> Option<Value> {
+    let mut best: Option<(usize, Value)> = None;
+    let mut seen = BTreeSet::new();
+    let mut stack = graph.node(member).args.clone();
+    while let Some(value) = stack.pop() {
+        if clusters.is_materialised(graph, value) || !seen.insert(value) {
+            continue;
+        }
+        let inputs = clusters.roots(graph, value).len();
+        let is_computed = graph.node(value).op.class() == Class::Elementwise;
+        if is_computed && (2..=max_inputs).contains(&inputs) {
+            best = best.max(Some((inputs, value)));
+        }
+        stack.extend(&graph.node(value).args);
+    }
+    best.map(|(_, value)| value)
 }
 
 fn kind_name(kind: Kind) -> &'static str {

@@ -22,12 +22,17 @@ pub(crate) fn lower(
 ) -> Result<Step, Obstacle> {
     let node = graph.node(value);
     let cx = Context { graph, clusters, memory, value };
-    match &node.op {
+    let step = match &node.op {
         Op::Dot(_) => cx.dot(node.args[0], node.args[1], target),
         Op::Gather(_) => cx.rows(rows::Op::Gather, node.args[0], node.args[1], target),
         Op::Scatter(op) if op.unique => cx.rows(rows::Op::Scatter, node.args[0], node.args[1], target),
         Op::Scatter(_) => cx.rows(rows::Op::ScatterAdd, node.args[0], node.args[1], target),
         other => unreachable!("{other} has no hand-tuned kernel"),
+    }?;
+    // These kernels read and write through different bindings, which a device allows for different buffers only.
+    match step.reads.iter().any(|&read| memory.share_buffer(read, value)) {
+        true => Err(Obstacle::SetAside(value)),
+        false => Ok(step),
     }
 }
 

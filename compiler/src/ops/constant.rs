@@ -19,7 +19,7 @@ op! {
 
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
         arity::<0>(args)?;
-        if self.dtype == DType::F32 && !self.value.get().is_finite() {
+        if self.dtype == DType::F32 && !(self.value.get() as f32).is_finite() {
             return Err("WGSL has no literals for infinities and NaN".into());
         }
         Ok(TensorType::new(self.dtype, self.shape.clone()))

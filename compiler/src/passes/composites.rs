@@ -1,15 +1,24 @@
 //! Expansion of composites.
 
-use crate::ir::{Graph, Node, Value};
+use super::rebuild;
+use crate::ir::Graph;
 use crate::ops::Class;
 
-/// A composite becomes its expansion; expansions may contain composites and are expanded in turn.
-pub(super) fn rule(graph: &mut Graph, node: &Node) -> Value {
-    if node.op.class() != Class::Composite {
-        return graph.push(node.op.clone(), &node.args);
-    }
-    match node.op.expand(graph, &node.args) {
-        Some(value) => value,
-        None => graph.push(node.op.clone(), &node.args),
+/// Replaces composites by their expansions until none is left: an expansion may contain composites.
+pub(super) fn expand(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    loop {
+        let mut expanded = false;
+        graph = rebuild(&graph, |graph, node| {
+            let expansion = match node.op.class() {
+                Class::Composite => node.op.expand(graph, &node.args),
+                _ => None,
+            };
+            expanded |= expansion.is_some();
+            expansion.unwrap_or_else(|| graph.push(node.op.clone(), &node.args))
+        });
+        if !expanded {
+            return graph;
+        }
     }
 }

@@ -45,7 +45,7 @@ impl Pass {
     /// Applies the pass.
     pub fn run(self, graph: &Graph) -> Graph {
         match self {
-            Pass::Composites => rebuild(graph, composites::rule),
+            Pass::Composites => composites::expand(graph),
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
             Pass::Outputs => separate_outputs(graph),
@@ -59,8 +59,28 @@ fn separate_outputs(graph: &Graph) -> Graph {
     let mut taken = BTreeSet::new();
     for (name, value) in result.take_outputs() {
         let is_leaf = result.node(value).op.class() == Class::Leaf;
-        let value = if taken.insert(value) && !is_leaf { value } else { result.tag(value, format!("output {name}")) };
+        let value = match taken.insert(value) && !is_leaf {
+            true => value,
+            false => {
+                let label = result.name(value).map(str::to_owned);
+                result.named(label, |result| result.tag(value, format!("output {name}")))
+            }
+        };
         result.output(name, value);
+    }
+    result
+}
+
+/// Makes an output a copy of what it was: the value is computed aside, and moved to the output's place afterwards.
+pub(crate) fn set_aside(graph: &Graph, value: Value) -> Graph {
+    let mut result = graph.clone();
+    for (name, output) in result.take_outputs() {
+        let label = result.name(output).map_or_else(|| name.clone(), str::to_owned);
+        let output = match output == value {
+            true => result.named(Some(label), |result| result.tag(value, format!("output {name}"))),
+            false => output,
+        };
+        result.output(name, output);
     }
     result
 }

@@ -32,8 +32,10 @@ fn simpler(graph: &mut Graph, node: &Node) -> Option<Value> {
         Op::Mul(_) => {
             let outer = constant(graph, arg(1))?;
             let Node { op: Op::Mul(_), args, .. } = inner(graph, 0) else { return None };
-            let factor = constant(graph, args[1])?;
-            (node.ty.dtype == DType::F32).then(|| graph.scale(args[0], factor * outer))
+            let product = constant(graph, args[1])? * outer;
+            // A product that f32 cannot hold would overflow or vanish for every x.
+            let exact = node.ty.dtype == DType::F32 && ((product as f32).is_normal() || product == 0.0);
+            exact.then(|| graph.scale(args[0], product))
         }
         // x / 1 = x
         Op::Div(_) if is_constant(graph, arg(1), 1.0) => Some(arg(0)),
