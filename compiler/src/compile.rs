@@ -7,7 +7,7 @@ use viral_shaders::Target;
 use crate::ir::{Graph, LeafKind, Value, VerifyError};
 use crate::lower::{self, Failure, Memory, Placement, Step};
 use crate::memory::{self, SlotPlan};
-use crate::passes::{self, Pass};
+use crate::passes::{self, Pass, Remat};
 use crate::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan, Port};
 use crate::schedule::schedule;
 
@@ -20,12 +20,14 @@ pub struct Options {
     pub places: HashMap<String, Placement>,
     /// Optional passes that are left out, for finding out which one is to blame.
     pub skip: BTreeSet<Pass>,
+    /// What the backward pass computes again.
+    pub remat: Remat,
 }
 
 impl Options {
     /// Everything by default, for a device.
     pub fn new(target: Target) -> Self {
-        Self { target, places: HashMap::new(), skip: BTreeSet::new() }
+        Self { target, places: HashMap::new(), skip: BTreeSet::new(), remat: Remat::None }
     }
 }
 
@@ -74,7 +76,9 @@ pub fn compile_traced(
     let verified = |stage, graph: &Graph| graph.verify().map_err(|error| CompileError::Verify { stage, error });
     verified("build", graph)?;
     trace("build", graph);
-    let mut graph = graph.clone();
+    let mut graph = passes::remat::apply(graph, options.remat);
+    verified("remat", &graph)?;
+    trace("remat", &graph);
     for pass in Pass::ALL {
         if !(pass.optional() && options.skip.contains(&pass)) {
             graph = pass.run(&graph);
@@ -94,7 +98,7 @@ fn launches(mut graph: Graph, options: &Options) -> Result<(Graph, Memory, Vec<S
     loop {
         let memory = Memory::new(&graph, &options.places);
         let steps = lower::lower(&graph, &memory, &options.target);
-        match steps.and_then(|steps| schedule(steps, &memory).map_err(Failure::SetAside)) {
+        match steps.and_then(|steps| schedule(steps, &memory)) {
             Ok(steps) => return Ok((graph, memory, steps)),
             Err(Failure::SetAside(value)) => graph = passes::set_aside(&graph, value),
             Err(Failure::Stuck) => return Err(CompileError::Stuck),

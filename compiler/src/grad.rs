@@ -54,6 +54,7 @@ impl Backward<'_> {
 ///
 /// An entry is `None` where the loss does not depend on the value.
 pub fn gradients(graph: &mut Graph, loss: Value, wanted: &[Value]) -> Vec<Option<Value>> {
+    graph.begin_backward();
     let on_path = depends_on(graph, loss, wanted);
     let mut grads: Vec<Option<Value>> = vec![None; loss.index() + 1];
     let shape = graph.shape(loss).to_vec();

@@ -3,15 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::ir::Value;
-use crate::lower::{Memory, Step};
+use crate::lower::{Failure, Memory, Step};
 
 /// Orders steps so that every value is written before it is read, and a state tensor is replaced after its last reader.
-/// Where that is impossible, because a reader of the old state needs the new one as well, the new state is returned: it
-/// must be made elsewhere first.
+/// Where that is impossible, because a reader of the old state needs the new one as well, the new one must be set aside.
 ///
 /// Among the steps that could come next, the one whose values were born first does: forward before backward, layer after
 /// layer, which is also how memory is freed early.
-pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, Value> {
+pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, Failure> {
     let mut writer: HashMap<Value, usize> = HashMap::new();
     let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
     for (index, step) in steps.iter().enumerate() {
@@ -51,7 +50,7 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, V
             // Only what somebody waits for can be part of a circle.
             memory.replaces(value).is_some() && readers.contains_key(&value)
         });
-        return Err(*replacing.next().expect("data dependencies alone form no circle"));
+        return Err(replacing.next().map_or(Failure::Stuck, |&value| Failure::SetAside(value)));
     }
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
     Ok(order.into_iter().filter_map(|index| steps[index].take()).collect())

@@ -97,6 +97,7 @@ pub struct Graph {
     outputs: Vec<(String, Value)>,
     scope: Vec<String>,
     error: Option<TypeError>,
+    backward_from: Option<Value>,
 }
 
 impl Graph {
@@ -188,6 +189,17 @@ impl Graph {
         let result = build(self);
         self.scope = outer;
         result
+    }
+
+    /// The first value that differentiation added, if the graph has been differentiated.
+    pub fn backward_from(&self) -> Option<Value> {
+        self.backward_from
+    }
+
+    /// Notes that everything from here on belongs to a backward pass.
+    pub(crate) fn begin_backward(&mut self) {
+        let next = Value::from_index(self.nodes.len());
+        self.backward_from.get_or_insert(next);
     }
 
     /// Declares a named result.

@@ -17,6 +17,7 @@ use super::affine::{Dims, Place, Trouble};
 use super::views::through_view;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
+use crate::passes::remat::RECOMPUTE;
 
 /// Index of a group.
 pub(crate) type GroupId = usize;
@@ -66,6 +67,22 @@ enum Relation {
     Leading { rows: usize },
     /// Anything else.
     Other,
+}
+
+/// Who reads a value, looking through views.
+#[derive(Clone, Copy, Debug, Default)]
+struct Readers {
+    count: usize,
+    /// Some reader is at other positions than the value, or reduces columns.
+    moved: bool,
+    /// Some reader can only read memory.
+    need_memory: bool,
+}
+
+impl Readers {
+    fn take_it_inlined(self) -> bool {
+        self.count == 1 && self.moved && !self.need_memory
+    }
 }
 
 impl Clusters {
@@ -151,48 +168,44 @@ impl Clusters {
     /// once, at positions other than their own or by a column reduction.
     fn inline(&mut self, graph: &Graph, hints: &Hints, live: &[bool]) {
         let is_output: BTreeSet<Value> = graph.outputs().iter().map(|&(_, value)| value).collect();
-        // (number of readers, some reader that wants it inlined), looking through views.
-        let mut readers = vec![0usize; graph.len()];
-        let mut moved = vec![false; graph.len()];
-        let mut needs_memory = vec![false; graph.len()];
+        let mut readers = vec![Readers::default(); graph.len()];
         for value in graph.values().rev().filter(|v| live[v.index()]) {
             let node = graph.node(value);
             let forced = hints.forced.contains(&value);
+            let own = readers[value.index()];
             for arg in &node.args {
-                let at = arg.index();
+                let of_arg = &mut readers[arg.index()];
                 match node.op.class() {
                     Class::View if !forced => {
-                        readers[at] += readers[value.index()].max(usize::from(is_output.contains(&value)));
+                        of_arg.count += own.count.max(usize::from(is_output.contains(&value)));
                         // Repeating a value would repeat its computation.
                         let repeats = matches!(node.op, Op::Expand(_));
-                        needs_memory[at] |= needs_memory[value.index()] || repeats || is_output.contains(&value);
-                        moved[at] |=
-                            moved[value.index()] || matches!(node.op, Op::Permute(_) | Op::Slice(_) | Op::Pad(_));
+                        of_arg.need_memory |= own.need_memory || repeats || is_output.contains(&value);
+                        of_arg.moved |= own.moved || matches!(node.op, Op::Permute(_) | Op::Slice(_) | Op::Pad(_));
                     }
                     Class::Kernel => {
-                        readers[at] += 1;
-                        needs_memory[at] = true;
+                        of_arg.count += 1;
+                        of_arg.need_memory = true;
                     }
                     Class::Reduction => {
-                        readers[at] += 1;
-                        moved[at] |= reduction_extent(graph, value).2 != 1;
+                        of_arg.count += 1;
+                        of_arg.moved |= reduction_extent(graph, value).2 != 1;
                     }
                     _ => {
-                        readers[at] += 1;
-                        moved[at] |= forced;
+                        of_arg.count += 1;
+                        // What an inlined value reads moves with it.
+                        of_arg.moved |= forced || (own.take_it_inlined() && !is_output.contains(&value));
                     }
                 }
             }
         }
         for value in graph.values().filter(|v| live[v.index()]) {
-            let at = value.index();
             let node = graph.node(value);
             if node.op.class() != Class::Elementwise || is_output.contains(&value) || hints.forced.contains(&value) {
                 continue;
             }
             let of_indices = node.args.iter().all(|&arg| self.of_indices(graph, arg));
-            let in_place = readers[at] == 1 && moved[at] && !needs_memory[at];
-            self.inlined[at] = of_indices || in_place;
+            self.inlined[value.index()] = of_indices || readers[value.index()].take_it_inlined();
         }
     }
 
@@ -388,6 +401,12 @@ impl Clusters {
         }
         let node = graph.node(value);
         match node.op.class() {
+            // A second computation must not join the kernel that made its input: it would run there and then.
+            Class::View if matches!(&node.op, Op::Tag(tag) if tag.label == RECOMPUTE) => {
+                let roots = self.roots(graph, value).into_iter();
+                found.extend(roots.map(|root| (root, Relation::Other)));
+                Ok(())
+            }
             Class::View => {
                 let (place, _) = through_view(graph, value, place, dims)?;
                 self.walk(graph, node.args[0], &place, dims, found)

@@ -114,9 +114,12 @@ pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<V
         if matches!(graph.node(value).op.class(), Class::View | Class::Index) {
             hints.forced.insert(value);
         }
-        // A copy into a state's place waits for the state's last reader, which what it copies must not.
+        // A copy into a state's place waits for the state's last reader, which what it copies must not: that is somewhere
+        // else before.
         if memory.replaces(value).is_some() && matches!(graph.node(value).op, Op::Tag(_)) {
             hints.barred.insert(value);
+            let copied = graph.node(value).args.iter().copied();
+            hints.forced.extend(copied.filter(|&value| graph.node(value).op.class() != Class::Index));
         }
     }
     // Every storage binding beyond the results can be an input; one result at least there must be.
@@ -178,7 +181,9 @@ fn lower_group(
     let members = &clusters.groups[group].members;
     let (first, last) = (members[0], members[members.len() - 1]);
     let label = graph.name(last).or(graph.name(first)).unwrap_or("").to_owned();
-    let name = format!("{}_{}", kind_name(kind), graph.node(last).op.name());
+    // Views in memory are copies; what is computed before them says more.
+    let computed = members.iter().rev().map(|&member| &graph.node(member).op).find(|op| op.class() != Class::View);
+    let name = format!("{}_{}", kind_name(kind), computed.map_or("copy", Op::name));
     let emitted = emit::emit(graph, &body, kind, name, &|v| memory.of(v), &|a, b| memory.share_buffer(a, b), target);
     if emitted.bindings.len() > target.max_storage_buffers as usize {
         // Too many inputs and results together: the last member leaves, or what is computed on its way is stored.

@@ -3,7 +3,10 @@
 
 mod composites;
 mod reductions;
+pub(crate) mod remat;
 mod simplify;
+
+pub use remat::{BLOCK, Remat};
 
 use std::collections::BTreeSet;
 

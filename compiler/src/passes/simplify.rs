@@ -1,5 +1,6 @@
 //! Directional local rules, one line of algebra each. None assumes that values are finite.
 
+use super::remat::RECOMPUTE;
 use crate::ir::{Graph, Node, Value};
 use crate::ops::Op;
 use crate::types::DType;
@@ -13,7 +14,8 @@ fn simpler(graph: &mut Graph, node: &Node) -> Option<Value> {
     let arg = |i: usize| node.args[i];
     let inner = |graph: &Graph, i: usize| graph.node(node.args[i]).clone();
     match &node.op {
-        // stop_gradient(x) = x,  tag(x) = x: autodiff is done
+        // stop_gradient(x) = x,  tag(x) = x: autodiff is done. A second computation stays apart from the first.
+        Op::Tag(tag) if tag.label == RECOMPUTE => None,
         Op::StopGradient(_) | Op::Tag(_) => Some(arg(0)),
         // x + 0 = x,  0 + x = x
         Op::Add(_) if is_constant(graph, arg(1), 0.0) => Some(arg(0)),

@@ -10,7 +10,7 @@ use super::{extents, lora};
 use crate::config::TextConfig;
 
 /// Label of the tag on each layer's input, between which a pass may recompute.
-pub const BLOCK: &str = "block";
+pub use viral_compiler::passes::BLOCK;
 
 /// All `L + 1` states `(B, T, D)` of the decoder on embeddings `h0 (B, T, D)`.
 ///

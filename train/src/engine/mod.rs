@@ -10,11 +10,12 @@
 //! 6. [`session`] compiles the graphs, uploads everything and runs one step after the other;
 //! 7. [`save`] writes what was trained.
 //!
-//! [`train`] below calls them from top to bottom.
+//! [`train`] below calls them from top to bottom. [`report`] and [`inspect`] show what a run computes.
 
 mod bundle;
 mod errors;
 mod init;
+mod inspect;
 mod layout;
 mod prepare;
 mod report;
@@ -34,6 +35,7 @@ use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
 use crate::run::{DeviceRecord, Outcome, Recorder, RunFolder, RunRecord, Summary};
 pub use bundle::Bundle;
+pub use inspect::Inspection;
 pub use report::{dump, plan_report};
 pub use session::Session;
 

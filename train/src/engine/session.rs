@@ -1,9 +1,11 @@
 //! A run on a device: compiled plans, uploaded tensors, and one step after the other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use viral_compiler::ir::LeafKind;
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
+use viral_compiler::passes::Remat;
 use viral_compiler::{Graph, Options, compile};
 use viral_model::graph::{BatchInput, BatchShape};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
@@ -11,8 +13,8 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions,
 use super::bundle::Bundle;
 use super::layout::{Flat, Layout, Rate};
 use super::{init, step_graph, update_graph};
-use crate::config::Config;
-use crate::data::{Batch, Bucket, MicroBatch};
+use crate::config::{Config, Remat as RematChoice};
+use crate::data::{Bucket, MicroBatch};
 use crate::error::{Error, Result};
 use crate::run::Outcome;
 
@@ -56,7 +58,12 @@ pub(crate) fn step_plan_source(
     target: &viral_shaders::Target,
 ) -> (Graph, Options) {
     let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
-    let options = Options { places: layout.places(), ..Options::new(target.clone()) };
+    let remat = match config.train.remat {
+        RematChoice::None => Remat::None,
+        RematChoice::Block => Remat::Block,
+        RematChoice::Cheap => Remat::Cheap,
+    };
+    let options = Options { places: layout.places(), remat, ..Options::new(target.clone()) };
     (step_graph::build(config, networks, shape), options)
 }
 
@@ -126,13 +133,10 @@ impl Session {
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
-        let share = 1.0 / micro_batch.of as f32;
-        let scalars = [share, self.config.vra.weight as f32];
-        let key = dropout_key(self.config.train.seed, micro_batch.step, micro_batch.index);
-        for (name, content) in batch_inputs(batch, &scalars, &key) {
+        for (name, content) in micro_batch_inputs(&self.config, micro_batch) {
             // A graph declares only the inputs that it uses.
             if let Some(port) = executable.input(name) {
-                self.stream.write(&port.buffer, port.offset, content)?;
+                self.stream.write(&port.buffer, port.offset, &content)?;
             }
         }
         self.stream.run(executable)?;
@@ -187,8 +191,21 @@ impl Session {
     /// # Errors
     /// What a device can refuse.
     pub fn parameters(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+        self.read(Flat::Param)
+    }
+
+    /// The gradients of the trained tensors by name: the sum over the micro-batches since the last step, each by its
+    /// share in the step.
+    ///
+    /// # Errors
+    /// What a device can refuse.
+    pub fn gradients(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+        self.read(Flat::Grad)
+    }
+
+    fn read(&self, flat: Flat) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
         let read = |entry: &super::layout::Entry| {
-            let buffer = &self.buffers[&Flat::Param.buffer(entry.group)];
+            let buffer = &self.buffers[&flat.buffer(entry.group)];
             let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
             Ok((entry.name.clone(), entry.ty.shape.clone(), values))
         };
@@ -238,7 +255,13 @@ fn dropout_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
 }
 
 /// The inputs of a micro-batch's graph, as bytes.
-fn batch_inputs<'b>(batch: &'b Batch, scalars: &'b [f32; 2], key: &'b [u32; 1]) -> Vec<(&'static str, &'b [u8])> {
+pub(crate) fn micro_batch_inputs<'b>(
+    config: &Config,
+    micro_batch: &'b MicroBatch,
+) -> Vec<(&'static str, Cow<'b, [u8]>)> {
+    let batch = &micro_batch.batch;
+    let scalars = [1.0 / micro_batch.of as f32, config.vra.weight as f32];
+    let key = dropout_key(config.train.seed, micro_batch.step, micro_batch.index);
     let inputs = BatchInput::ALL.map(|input| {
         let content: &[u8] = match input {
             BatchInput::Pixels => bytemuck::cast_slice(&batch.pixels),
@@ -249,11 +272,12 @@ fn batch_inputs<'b>(batch: &'b Batch, scalars: &'b [f32; 2], key: &'b [u32; 1]) 
             BatchInput::TargetWeights => bytemuck::cast_slice(&batch.target_weights),
             BatchInput::VraPositions => bytemuck::cast_slice(&batch.vra_positions),
             BatchInput::VraWeights => bytemuck::cast_slice(&batch.vra_weights),
-            BatchInput::DropoutKey => bytemuck::cast_slice(key),
+            BatchInput::DropoutKey => return (input.name(), Cow::Owned(bytemuck::cast_slice(&key).to_vec())),
         };
-        (input.name(), content)
+        (input.name(), Cow::Borrowed(content))
     });
-    inputs.into_iter().chain([(step_graph::SCALARS, bytemuck::cast_slice(scalars))]).collect()
+    let scalars = Cow::Owned(bytemuck::cast_slice(&scalars).to_vec());
+    inputs.into_iter().chain([(step_graph::SCALARS, scalars)]).collect()
 }
 
 fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Range<u64>)> {

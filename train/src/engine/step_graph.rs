@@ -32,6 +32,15 @@ pub(crate) fn gradient_name(param: &str) -> String {
 
 /// Builds the graph for micro-batches of one shape.
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
+    build_with_landmarks(config, networks, shape).0
+}
+
+/// As [`build`], and what lies between inputs and losses, by the names that [`super::Inspection`] lists.
+pub(crate) fn build_with_landmarks(
+    config: &Config,
+    networks: &Networks,
+    shape: BatchShape,
+) -> (Graph, Vec<(String, Value)>) {
     let mut g = Graph::new();
     let scalars = g.input(SCALARS, DType::F32, &[2]);
     let scalar = |g: &mut Graph, at| {
@@ -41,8 +50,9 @@ pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> 
     let (share, vra_weight) = (scalar(&mut g, 0), scalar(&mut g, 1));
 
     let forward = forward(&mut g, config, networks, shape);
-    let lm = g.scoped("loss_lm", |g| language_loss(g, networks, shape, &forward));
-    let vra = g.scoped("loss_vra", |g| alignment_loss(g, config, networks, shape, &forward));
+    let language = g.scoped("loss_lm", |g| language_loss(g, networks, shape, &forward));
+    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, networks, shape, &forward));
+    let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
 
     let mut loss = lm;
     if let Some(vra) = vra {
@@ -56,15 +66,37 @@ pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> 
     let parts = [lm, vra.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
     let losses = g.concat(&parts, 0);
     g.output(LOSSES, losses);
-    g
+
+    let states = forward.states.iter().enumerate().map(|(index, &state)| (format!("hidden.{index}"), state));
+    let mut landmarks: Vec<(String, Value)> = states.collect();
+    landmarks.push(("logits".into(), language.logits));
+    landmarks.extend(forward.features.map(|features| ("vision_features".into(), features)));
+    landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
+    (g, landmarks)
 }
 
 /// What the losses are made of.
 struct Forward {
     /// Pixels, where the micro-batch has pictures. // (I, 3, H, W)
     pixels: Option<Value>,
+    /// What the vision tower makes of them. // (I·N, Dz)
+    features: Option<Value>,
     /// All states of the decoder, the last one normalised. // L+1 of (B, T, D)
     states: Vec<Value>,
+}
+
+/// The language-model loss, and what it is taken from.
+struct Language {
+    /// Logits of the target rows. // (S, V)
+    logits: Value,
+    loss: Value,
+}
+
+/// The alignment loss, and what the decoder's states are compared with.
+struct Aligned {
+    /// The teacher's features. // (I·N, d)
+    targets: Value,
+    loss: Value,
 }
 
 /// Which tensors the configuration trains.
@@ -75,9 +107,10 @@ pub(crate) fn trainable(config: &Config) -> Trainable {
 fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
     let pixels = (shape.images > 0).then(|| shape.input(g, BatchInput::Pixels));
-    let visual = pixels.map(|pixels| {
-        let features =
-            g.scoped("vision_tower", |g| clip::features(g, &llava.vision, llava.vision_blocks, llava.feature_select, pixels));
+    let features = pixels.map(|pixels| {
+        g.scoped("vision_tower", |g| clip::features(g, &llava.vision, llava.vision_blocks, llava.feature_select, pixels))
+    });
+    let visual = features.map(|features| {
         let tokens = g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features));
         Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) }
     });
@@ -88,11 +121,11 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
     let targets = config.lora.targets.iter().filter_map(|target| LinearMap::from_name(target.name())).collect();
     let adapters = Adapters { rank: config.lora.r, alpha: config.lora.alpha, dropout, targets };
     let states = llama::hidden_states(g, &llava.text, Some(&adapters), trainable, h0);
-    Forward { pixels, states }
+    Forward { pixels, features, states }
 }
 
 /// Mean negative log-likelihood of the supervised tokens.
-fn language_loss(g: &mut Graph, networks: &Networks, shape: BatchShape, forward: &Forward) -> Value {
+fn language_loss(g: &mut Graph, networks: &Networks, shape: BatchShape, forward: &Forward) -> Language {
     let last = forward.states[forward.states.len() - 1];
     let positions = shape.input(g, BatchInput::TargetPositions);
     let logits = llava::logits_at(g, &networks.llava.text, Trainable::LORA, last, positions);
@@ -100,7 +133,7 @@ fn language_loss(g: &mut Graph, networks: &Networks, shape: BatchShape, forward:
     let nll = g.cross_entropy(logits, targets);
     let weights = shape.input(g, BatchInput::TargetWeights);
     let weighted = g.mul(nll, weights);
-    g.sum_all(weighted)
+    Language { logits, loss: g.sum_all(weighted) }
 }
 
 /// The alignment loss, where it is wanted and the micro-batch has pictures.
@@ -110,7 +143,7 @@ fn alignment_loss(
     networks: &Networks,
     shape: BatchShape,
     forward: &Forward,
-) -> Option<Value> {
+) -> Option<Aligned> {
     let (teacher, clip_pixels) = (networks.teacher.as_ref()?, forward.pixels?);
     let mut pixels = clip_pixels;
     if config.vra.pixel_norm == PixelNormChoice::Native {
@@ -125,7 +158,7 @@ fn alignment_loss(
     let states = config.vra.layers.iter().map(|&layer| llava::rows_at(g, forward.states[layer], positions)).collect();
     let weights = shape.input(g, BatchInput::VraWeights);
     let alignment = Alignment { config: &config.vra, states, targets, weights, trainable: trainable(config) };
-    Some(objectives::build(g, config.vra.objective, &alignment))
+    Some(Aligned { targets, loss: objectives::build(g, config.vra.objective, &alignment) })
 }
 
 /// Adds to each parameter's gradient tensor; an output of the tensor's own name replaces it.

@@ -1,0 +1,72 @@
+//! The training graph of one micro-batch laid open, for tests and analyses.
+
+use std::collections::HashMap;
+
+use viral_compiler::Graph;
+use viral_compiler::ir::LeafKind;
+use viral_compiler::tensor::Tensor;
+use viral_compiler::types::TensorType;
+use viral_model::graph::BatchShape;
+
+use super::bundle::Bundle;
+use super::session::{layout_of, micro_batch_inputs};
+use super::{init, step_graph};
+use crate::data::MicroBatch;
+use crate::error::{Error, Result};
+
+/// The graph that a run computes for a micro-batch, and all that it reads.
+///
+/// Beside the run's own outputs (`losses`, and `NAME.grad` of every trained tensor) the graph has these, where the
+/// micro-batch has them; B, T, I and S are those of its bucket, N visual tokens a picture:
+///
+/// | name | is | shape |
+/// | --- | --- | --- |
+/// | `vision_features` | what the vision tower gives the projector | (I·N, Dz) |
+/// | `targets` | the teacher's features | (I·N, d) |
+/// | `hidden.K` | the decoder's state K from 0 to L, the last one normalised | (B, T, D) |
+/// | `logits` | logits at the target positions | (S, V) |
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The graph.
+    pub graph: Graph,
+    /// Content of every leaf: the micro-batch, frozen tensors, trained tensors as a run starts with them, and
+    /// gradients of zero.
+    pub leaves: HashMap<String, Tensor>,
+}
+
+impl Inspection {
+    /// Lays open what a run does for `micro_batch` before its first update.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub fn new(bundle: &Bundle, micro_batch: &MicroBatch) -> Result<Self> {
+        let (config, networks, bucket) = (&bundle.config, &bundle.networks, micro_batch.batch.bucket);
+        let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+        let (mut graph, landmarks) = step_graph::build_with_landmarks(config, networks, shape);
+        for (name, value) in landmarks {
+            graph.output(name, value);
+        }
+
+        let layout = layout_of(config, networks);
+        let inputs: HashMap<_, _> = micro_batch_inputs(config, micro_batch).into_iter().collect();
+        let mut leaves = HashMap::new();
+        for leaf in graph.leaves() {
+            let unknown = || Error::internal("a leaf of the training graph has no content", leaf.name);
+            let tensor = match leaf.kind {
+                LeafKind::Input => Tensor::from_bytes(leaf.ty, inputs.get(leaf.name).ok_or_else(unknown)?),
+                LeafKind::Weight => f32s(leaf.ty, &bundle.frozen(leaf.name)?),
+                LeafKind::Param => {
+                    let entry = layout.entries.iter().find(|entry| entry.name == leaf.name).ok_or_else(unknown)?;
+                    f32s(leaf.ty, &init::value(bundle, entry)?)
+                }
+                LeafKind::State => Tensor::new(leaf.ty.clone(), vec![0.0; leaf.ty.len()]),
+            };
+            leaves.insert(leaf.name.to_owned(), tensor);
+        }
+        Ok(Self { graph, leaves })
+    }
+}
+
+fn f32s(ty: &TensorType, values: &[f32]) -> Tensor {
+    Tensor::new(ty.clone(), values.iter().map(|&value| f64::from(value)).collect())
+}
