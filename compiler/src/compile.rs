@@ -122,7 +122,12 @@ fn assemble(
         inputs: Vec::new(),
         state: Vec::new(),
         outputs: Vec::new(),
-        memory: MemoryReport { slots: slots.slots.iter().sum(), lower_bound: slots.lower_bound, ..Default::default() },
+        memory: MemoryReport {
+            slots: slots.slots.iter().sum(),
+            lower_bound: slots.lower_bound,
+            peak: slots.peak.clone(),
+            ..Default::default()
+        },
     };
     let mut external = Externals::default();
     let live = graph.live();

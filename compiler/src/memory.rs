@@ -1,9 +1,10 @@
 //! Which slot holds which intermediate value, and an independent check that no value is overwritten while it is needed.
 //!
 //! A slot is a whole buffer, bound from its first byte: wgpu tracks usage per buffer, so values that share one large
-//! buffer would serialise every launch. Values take the best-fitting free slot in the order in which they are born.
+//! buffer would serialise every launch.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::ir::{Graph, Value};
 use crate::lower::{Memory, Step};
@@ -20,51 +21,83 @@ pub(crate) struct SlotPlan {
     pub(crate) slot_of: HashMap<Value, usize>,
     /// Largest sum of values alive at one time.
     pub(crate) lower_bound: u64,
+    /// What is alive then, by name, largest first.
+    pub(crate) peak: Vec<(String, u64)>,
 }
 
-/// Assigns slots for the given order of steps.
+/// Assigns slots for the given order of steps, largest values first: a value takes the smallest slot that is free for as
+/// long as it lives, and every slot is as large as its first value. Reference for the order: Y. Pisarchyk and J. Lee,
+/// Efficient Memory Management for Deep Neural Net Inference, 2020.
 pub(crate) fn assign(graph: &Graph, steps: &[Step], memory: &Memory) -> SlotPlan {
-    let mut last_use: HashMap<Value, usize> = HashMap::new();
-    for (index, step) in steps.iter().enumerate() {
-        step.reads.iter().chain(&step.writes).for_each(|&value| {
-            last_use.insert(value, index);
-        });
-    }
-    let internal = |value: &Value| !memory.external.contains_key(value);
+    let lives = lives(steps, memory);
     let bytes = |value: Value| graph.ty(value).bytes().next_multiple_of(GRANULE).max(GRANULE);
+    let mut order: Vec<Value> = lives.keys().copied().collect();
+    order.sort_by_key(|&value| (Reverse(bytes(value)), value));
     let mut plan = SlotPlan::default();
-    let mut free: Vec<usize> = Vec::new();
-    let mut alive = 0;
+    // For each slot its values' lives, by their ends.
+    let mut taken: Vec<BTreeMap<usize, usize>> = Vec::new();
+    for value in order {
+        let life = &lives[&value];
+        // The first life that ends at or after this one's start is the only one that can overlap from the left.
+        let is_free = |lives: &BTreeMap<usize, usize>| {
+            lives.range(life.start..).next().is_none_or(|(_, &start)| start > life.end)
+        };
+        let slot = (0..taken.len()).rev().find(|&slot| is_free(&taken[slot])).unwrap_or_else(|| {
+            plan.slots.push(bytes(value));
+            taken.push(BTreeMap::new());
+            taken.len() - 1
+        });
+        taken[slot].insert(life.end, life.start);
+        plan.slot_of.insert(value, slot);
+    }
+    (plan.lower_bound, plan.peak) = peak(graph, &lives, steps.len(), bytes);
+    plan
+}
+
+/// First and last step that touches a value.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    start: usize,
+    end: usize,
+}
+
+/// The lives of all intermediate values.
+fn lives(steps: &[Step], memory: &Memory) -> BTreeMap<Value, Life> {
+    let mut lives = BTreeMap::new();
     for (index, step) in steps.iter().enumerate() {
-        for &value in step.writes.iter().filter(|v| internal(v)) {
-            let need = bytes(value);
-            // The smallest slot that is large enough, else the largest that is not: it grows.
-            let fitting = free.iter().copied().filter(|&s| plan.slots[s] >= need).min_by_key(|&s| (plan.slots[s], s));
-            let chosen = fitting.or_else(|| free.iter().copied().max_by_key(|&s| (plan.slots[s], s)));
-            let slot = match chosen {
-                Some(slot) => {
-                    free.retain(|&s| s != slot);
-                    plan.slots[slot] = plan.slots[slot].max(need);
-                    slot
-                }
-                None => {
-                    plan.slots.push(need);
-                    plan.slots.len() - 1
-                }
-            };
-            plan.slot_of.insert(value, slot);
-            alive += need;
-        }
-        plan.lower_bound = plan.lower_bound.max(alive);
-        let mut ended = HashSet::new();
-        for &value in step.reads.iter().chain(&step.writes).filter(|v| internal(v)) {
-            if last_use[&value] == index && ended.insert(value) {
-                free.push(plan.slot_of[&value]);
-                alive -= bytes(value);
-            }
+        for &value in step.reads.iter().chain(&step.writes).filter(|value| !memory.external.contains_key(value)) {
+            lives.entry(value).or_insert(Life { start: index, end: index }).end = index;
         }
     }
-    plan
+    lives
+}
+
+/// The largest sum of values alive at one step, and what they are, by name.
+fn peak(
+    graph: &Graph,
+    lives: &BTreeMap<Value, Life>,
+    steps: usize,
+    bytes: impl Fn(Value) -> u64,
+) -> (u64, Vec<(String, u64)>) {
+    let mut change = vec![0i64; steps + 1];
+    for (&value, life) in lives {
+        change[life.start] += bytes(value) as i64;
+        change[life.end + 1] -= bytes(value) as i64;
+    }
+    let (mut alive, mut highest, mut at) = (0, 0, 0);
+    for (step, change) in change.into_iter().enumerate() {
+        alive += change;
+        if alive > highest {
+            (highest, at) = (alive, step);
+        }
+    }
+    let mut by_name: BTreeMap<&str, u64> = BTreeMap::new();
+    for (&value, _) in lives.iter().filter(|(_, life)| life.start <= at && at <= life.end) {
+        *by_name.entry(graph.name(value).unwrap_or("")).or_default() += bytes(value);
+    }
+    let mut parts: Vec<(String, u64)> = by_name.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    parts.sort_by_key(|(name, bytes)| (Reverse(*bytes), name.clone()));
+    (highest as u64, parts)
 }
 
 /// Replays the steps on a model of the memory and reports the first read of something that is not there any more, the
@@ -119,13 +152,15 @@ mod tests {
         let mut steps = Vec::new();
         for index in 0..2 + random.below(60) {
             let reads = (0..random.below(4).min(values.len())).map(|_| {
-                let back = random.below(values.len().min(1 + random.below(20)));
+                let window = 1 + random.below(20);
+                let back = random.below(values.len().min(window));
                 values[values.len() - 1 - back]
             });
             let reads: Vec<Value> = reads.collect();
             let writes: Vec<Value> = (0..1 + random.below(3))
                 .map(|result| {
-                    let len = 1 + random.below(1 << random.below(12));
+                    let magnitude = random.below(12);
+                    let len = 1 + random.below(1 << magnitude);
                     graph.constant(DType::F32, f64::from(4 * index as u32 + result as u32), &[len])
                 })
                 .collect();
@@ -184,12 +219,11 @@ mod tests {
             let memory = no_externals(&graph);
             let plan = assign(&graph, &steps, &memory);
             let lives = lives(&steps);
-            let is_read = |value: Value| steps.iter().any(|step| step.reads.contains(&value));
 
-            // Two values in one slot while both are alive, the earlier of which is still to be read.
+            // Two values in one slot while both are alive.
             for &(value, start, end) in &lives {
                 let rivals = lives.iter().filter(|&&(other, born, _)| other != value && start <= born && born <= end);
-                for &(rival, born, _) in rivals.filter(|rival| is_read(value) || rival.1 == start) {
+                for &(rival, born, _) in rivals {
                     let mut wrong = plan.clone();
                     wrong.slots[plan.slot_of[&value]] = 1 << 20;
                     wrong.slot_of.insert(rival, plan.slot_of[&value]);

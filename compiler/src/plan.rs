@@ -100,6 +100,8 @@ pub struct MemoryReport {
     pub slots: u64,
     /// The largest sum of intermediate values alive at one time: no planner can need fewer slot bytes than this.
     pub lower_bound: u64,
+    /// What is alive at that time, by the model's names, largest first.
+    pub peak: Vec<(String, u64)>,
 }
 
 /// A compiled graph.

@@ -420,7 +420,8 @@ impl Clusters {
 fn unified(a: Kind, b: Kind) -> Option<Kind> {
     match (a, b) {
         _ if a == b && !matches!(a, Kind::Single | Kind::Column { .. }) => Some(a),
-        (Kind::Map { size }, row @ Kind::Row { rows, columns }) | (row @ Kind::Row { rows, columns }, Kind::Map { size })
+        (Kind::Map { size }, row @ Kind::Row { rows, columns })
+        | (row @ Kind::Row { rows, columns }, Kind::Map { size })
             if rows * columns == size =>
         {
             Some(row)

@@ -34,7 +34,14 @@ pub(crate) fn apply(graph: &Graph, policy: Remat) -> Graph {
     };
     let block_of = blocks(graph, backward);
     let live = graph.live();
-    let mut second = Second { graph, policy, block_of: &block_of, result: Graph::new(), first: HashMap::new(), again: HashMap::new() };
+    let mut second = Second {
+        graph,
+        policy,
+        block_of: &block_of,
+        result: Graph::new(),
+        first: HashMap::new(),
+        again: HashMap::new(),
+    };
     for value in graph.values().filter(|v| live[v.index()]) {
         let node = graph.node(value);
         let args: Vec<Value> = match value >= backward {

@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 /// Supervised tokens of a sample that a plan without data assumes.
 const TYPICAL_TARGETS: usize = 128;
 
+/// Rows of the table of the largest activations.
+const PEAK_ROWS: usize = 12;
+
 /// Planned memory, one class a line.
 pub(crate) fn memory_table(memory: &MemoryReport) -> String {
     let classes = [
@@ -56,7 +59,11 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
     );
     let _ = writeln!(text, "trained parameters {trained}\n");
     text += &memory_table(&total_memory([&plan, &update].into_iter(), &layout));
-    let _ = writeln!(text, "  {:<36} {:>12}\n", "activations, lower bound", size(plan.memory.lower_bound));
+    let _ = writeln!(text, "\nlargest activations at the peak of {}", size(plan.memory.lower_bound));
+    for (name, bytes) in plan.memory.peak.iter().take(PEAK_ROWS) {
+        let _ = writeln!(text, "  {name:<36} {:>12}", size(*bytes));
+    }
+    text.push('\n');
     text += &work_table(&plan);
     Ok(text)
 }
