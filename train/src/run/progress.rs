@@ -80,11 +80,11 @@ fn status_line(metrics: &StepMetrics, steps: u64, left: f64) -> String {
     let width = steps.to_string().len();
     let skipped = if metrics.skipped { "  skipped" } else { "" };
     format!(
-        "step {:>width$}/{steps}  loss {:.4}  lm {:.4}  vra {:.4}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
+        "step {:>width$}/{steps}  loss {:.4}  lm {:.4}  vra {}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
         metrics.step + 1,
         metrics.loss,
         metrics.loss_lm,
-        metrics.loss_vra + 0.0, // turns -0 into 0
+        alignment(metrics.loss_vra),
         rate(metrics.lr),
         metrics.grad_norm,
         count(metrics.tokens_per_second),
@@ -99,6 +99,11 @@ fn bar(done: u64, steps: u64) -> String {
     let done_style = anstyle::AnsiColor::Green.on_default();
     let left_style = anstyle::Style::new().dimmed();
     format!("{done_style}{}{done_style:#}{left_style}{}{left_style:#}", part(filled, "━"), part(WIDTH - filled, "━"))
+}
+
+/// A step of text-only samples aligns nothing and reports 0, which is no cosine.
+fn alignment(loss: f64) -> String {
+    if loss == 0.0 { format!("{:>7}", "–") } else { format!("{loss:.4}") }
 }
 
 fn rate(lr: f64) -> String {

@@ -1,0 +1,280 @@
+//! The program as a user meets it: what it prints where, and how it exits.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a call left behind.
+struct Call {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program in `folder`. Graphics settings of the surroundings do not reach it.
+fn call(folder: &Path, arguments: &[&str]) -> Call {
+    call_with(folder, arguments, &[])
+}
+
+fn call_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Call {
+    let program = env!("CARGO_BIN_EXE_viral-wgpu");
+    // A child finds the software device through the same runner as this test.
+    let mut command = match std::env::var_os("VIRAL_RUNNER").filter(|runner| !runner.is_empty()) {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    for name in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "RUST_LOG", "RUST_BACKTRACE"] {
+        command.env_remove(name);
+    }
+    let output = command.current_dir(folder).args(arguments).envs(environment.iter().copied()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Call { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The call failed with this code, its results are empty, and its message holds every one of `parts`.
+#[track_caller]
+fn fails(call: &Call, code: i32, parts: &[&str]) {
+    assert_eq!(call.code, code, "{}{}", call.stdout, call.stderr);
+    assert_eq!(call.stdout, "", "an error is no result");
+    assert!(call.stderr.starts_with("error: "), "{}", call.stderr);
+    for part in parts {
+        assert!(call.stderr.contains(part), "no {part:?} in:\n{}", call.stderr);
+    }
+}
+
+#[track_caller]
+fn succeeds(call: &Call) {
+    assert_eq!(call.code, 0, "{}{}", call.stdout, call.stderr);
+}
+
+#[test]
+fn help_is_a_result_and_misuse_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = call(folder.path(), &["--help"]);
+    succeeds(&help);
+    for part in ["init", "devices", "config", "Examples:", "Exit codes:", "WGPU_BACKEND", "NO_COLOR"] {
+        assert!(help.stdout.contains(part), "no {part} in:\n{}", help.stdout);
+    }
+    assert_eq!(help.stderr, "");
+    succeeds(&call(folder.path(), &["--version"]));
+    assert_eq!(call(folder.path(), &[]).code, 2);
+    fails(&call(folder.path(), &["confg"]), 2, &["confg", "config"]);
+    fails(&call(folder.path(), &["config", "show", "--nope"]), 2, &["--nope"]);
+}
+
+#[test]
+fn configurations_are_written_shown_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    succeeds(&call(here, &["config", "init", "my.toml"]));
+    let written = fs::read_to_string(here.join("my.toml")).unwrap();
+    assert_eq!(call(here, &["config", "init", "-"]).stdout, written);
+    fails(&call(here, &["config", "init", "my.toml"]), 2, &["my.toml", "never overwritten"]);
+
+    let shown = call(here, &["config", "show", "my.toml", "--set", "train.lr=1e-3"]);
+    succeeds(&shown);
+    assert!(shown.stdout.contains("\nlr = 0.001\n"), "{}", shown.stdout);
+    assert_eq!(shown.stderr, "");
+    fs::write(here.join("resolved.toml"), &shown.stdout).unwrap();
+    assert_eq!(call(here, &["config", "show", "resolved.toml"]).stdout, shown.stdout);
+    succeeds(&call(here, &["config", "show"]));
+}
+
+#[test]
+fn mistakes_in_a_configuration_are_pointed_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let cases = [
+        ("[train]\nbacth = 4\n", vec!["unknown key `train.bacth`", "bad.toml:2:1", "`train.batch`"]),
+        ("[trian]\nbatch = 4\n", vec!["unknown section `[trian]`", "bad.toml:1:2", "[train]"]),
+        ("[train\nbatch = 4\n", vec!["not valid TOML", "bad.toml:1:"]),
+        ("[train]\nlr = \"high\"\n", vec!["`train.lr` cannot be \"high\"", "bad.toml:2:6", "a number"]),
+        ("[train]\nbatch = 0\n", vec!["`train.batch` cannot be 0", "1 or more"]),
+        ("[train]\nprecision = \"bf16\"\n", vec!["`train.precision` = bf16", "not available", "f32"]),
+    ];
+    for (source, parts) in cases {
+        fs::write(here.join("bad.toml"), source).unwrap();
+        fails(&call(here, &["config", "validate", "bad.toml"]), 2, &parts);
+    }
+    fails(&call(here, &["config", "validate", "absent.toml"]), 2, &["absent.toml", "config init"]);
+    fails(&call(here, &["config", "show", "--set", "train.bacth=1"]), 2, &["--set train.bacth=1", "`train.batch`"]);
+    fails(&call(here, &["config", "show", "--set", "train.lr"]), 2, &["section.key=value"]);
+}
+
+#[test]
+fn what_a_configuration_names_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    succeeds(&call(here, &["init", "tiny"]));
+    let validate = |set: &str| call(here, &["config", "validate", "tiny/config.toml", "--set", set]);
+    succeeds(&validate("train.steps=2"));
+    fails(&validate("model.path=gone"), 4, &["`model.path`", "tiny/gone", "tokenizer.json"]);
+    fails(&validate("vra.teacher=gone"), 4, &["`vra.teacher`", "tiny/gone", "config.json"]);
+    fails(&validate("model.adapter=gone"), 4, &["`model.adapter`", "adapter_config.json"]);
+    fails(&validate("data.train=gone.json"), 3, &["`data.train`", "gone.json", "JSON"]);
+}
+
+#[test]
+fn a_preset_is_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let written = call(here, &["init", "a", "--preset", "llava-1.5-7b"]);
+    succeeds(&written);
+    assert_eq!(written.stdout.trim(), Path::new("a").join("config.toml").display().to_string());
+    assert!(here.join("a/llava/config.json").is_file());
+    fails(&call(here, &["init", "a"]), 2, &["not empty"]);
+    fails(&call(here, &["init", "b", "--preset", "gpt"]), 2, &["gpt", "tiny"]);
+}
+
+#[test]
+fn flags_beat_set_beats_environment_beats_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("c.toml"), "[device]\nbackend = \"gl\"\n").unwrap();
+    let backend = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let arguments = [&["config", "show", "c.toml"], arguments].concat();
+        let shown = call_with(here, &arguments, environment).stdout;
+        shown.lines().find_map(|line| line.strip_prefix("backend = ")).unwrap().to_owned()
+    };
+    let environment = [("WGPU_BACKEND", "metal")];
+    let set = ["--set", "device.backend=dx12"];
+    assert_eq!(backend(&[], &[]), "\"gl\"");
+    assert_eq!(backend(&[], &environment), "\"metal\"");
+    assert_eq!(backend(&set, &environment), "\"dx12\"");
+    assert_eq!(backend(&[&set[..], &["--backend", "vulkan"]].concat(), &environment), "\"vulkan\"");
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fails(&call(here, &["devices", "--backend", "cuda"]), 2, &["cuda", "vulkan"]);
+    fails(&call_with(here, &["devices"], &[("WGPU_BACKEND", "cuda")]), 2, &["WGPU_BACKEND", "cuda", "vulkan"]);
+    fails(&call(here, &["devices", "--adapter", "no such adapter"]), 5, &[]);
+    let foreign = if cfg!(target_os = "macos") { "dx12" } else { "metal" };
+    fails(&call(here, &["devices", "--backend", foreign]), 5, &["no device", foreign, "--backend"]);
+}
+
+#[test]
+fn names_from_outside_cannot_control_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.toml"), "[train]\n\"\\u001b[2J\\nx\" = 1\n").unwrap();
+    let refused = call(folder.path(), &["config", "validate", "c.toml"]);
+    fails(&refused, 2, &["\\u{1b}[2J\\nx"]);
+    assert!(!refused.stderr.contains('\u{1b}'), "no colours off a terminal either: {:?}", refused.stderr);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let program = env!("CARGO_BIN_EXE_viral-wgpu");
+    let mut child = Command::new(program).args(["config", "init", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_reference_cases_are_valid() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut checked = 0;
+    for entry in fs::read_dir(&fixtures).unwrap() {
+        let config = entry.unwrap().path().join("config.toml");
+        if config.is_file() {
+            succeeds(&call(&fixtures, &["config", "validate", &config.display().to_string()]));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 5, "{checked} cases");
+}
+
+/// A tiny model with its data, in `folder/tiny`.
+fn tiny(folder: &Path) {
+    succeeds(&call(folder, &["init", "tiny"]));
+}
+
+#[test]
+fn a_run_leaves_its_files_and_is_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    let arguments = ["train", "tiny/config.toml", "--out", "out", "--set", "train.steps=3", "--set", "train.batch=2"];
+    let trained = call(here, &arguments);
+    succeeds(&trained);
+    for part in ["3 steps", "language", "adapter", "metrics.jsonl", "loss.svg"] {
+        assert!(trained.stdout.contains(part), "no {part} in:\n{}", trained.stdout);
+    }
+    assert!(trained.stderr.contains("device memory") && trained.stderr.contains("step 3/3"), "{}", trained.stderr);
+    for file in ["run.json", "metrics.jsonl", "loss.svg", "adapter/adapter_config.json"] {
+        assert!(here.join("out").join(file).is_file(), "no {file}");
+    }
+    assert!(fs::read_to_string(here.join("out/run.json")).unwrap().contains("\"status\": \"finished\""));
+    assert_eq!(fs::read_to_string(here.join("out/metrics.jsonl")).unwrap().lines().count(), 3);
+
+    fails(&call(here, &arguments), 2, &["a finished run", "out", "--out"]);
+    let quiet = call(here, &["-q", "train", "tiny/config.toml", "--out", "again", "--set", "train.steps=1"]);
+    succeeds(&quiet);
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn two_processes_cannot_share_a_run_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    fs::create_dir(here.join("out")).unwrap();
+    let lock = fs::File::create(here.join("out/.lock")).unwrap();
+    lock.lock().unwrap();
+    let arguments = ["train", "tiny/config.toml", "--out", "out", "--set", "train.steps=1"];
+    fails(&call(here, &arguments), 10, &["in use", "out", "--out"]);
+    drop(lock);
+    fs::write(here.join("out/.lock"), "4294967295").unwrap();
+    let trained = call(here, &arguments);
+    succeeds(&trained);
+    assert!(trained.stderr.contains("process 4294967295 left without finishing"), "{}", trained.stderr);
+}
+
+#[test]
+fn a_run_that_cannot_begin_says_why_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    let train = |set: &str| call(here, &["train", "tiny/config.toml", "--out", "out", "--set", set]);
+    fails(&train("model.path=gone"), 4, &["`model.path`", "gone"]);
+    fails(&train("data.train=gone.json"), 3, &["gone.json"]);
+    fails(&train("vra.layers=[99]"), 2, &["99", "layers"]);
+    fails(&train("device.adapter=nothing like it"), 5, &["nothing like it"]);
+    fails(&train("device.backend=cuda"), 2, &["`device.backend`", "cuda"]);
+
+    let weights = here.join("tiny/llava/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    fails(&train("train.steps=1"), 4, &["model.safetensors", "truncated"]);
+    fs::write(&weights, "<!DOCTYPE html><html>not found</html>").unwrap();
+    fails(&train("train.steps=1"), 4, &["model.safetensors", "not a safetensors file"]);
+    fs::write(&weights, &whole).unwrap();
+
+    fs::write(here.join("tiny/train.json"), "[{\"id\": 1,").unwrap();
+    fails(&train("train.steps=1"), 3, &["train.json", "JSON"]);
+    assert!(!here.join("out").exists(), "a run that did not begin leaves no folder");
+}
+
+#[test]
+fn plans_and_dumps_need_no_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    succeeds(&call(here, &["init", "tiny"]));
+    fs::remove_file(here.join("tiny/llava/model.safetensors")).unwrap();
+    let environment = [("VK_DRIVER_FILES", "/nowhere"), ("VIRAL_SOFTWARE_VULKAN", "off")];
+    let plan = call_with(here, &["plan", "tiny/config.toml"], &environment);
+    succeeds(&plan);
+    for part in ["device memory", "activations", "trained parameters", "gemm"] {
+        assert!(plan.stdout.contains(part), "no {part} in:\n{}", plan.stdout);
+    }
+    let dumped = call_with(here, &["dump", "tiny/config.toml", "--out", "dumped"], &environment);
+    succeeds(&dumped);
+    assert!(dumped.stdout.lines().count() > 10);
+    assert!(dumped.stdout.lines().all(|file| here.join(file).is_file()), "{}", dumped.stdout);
+}
