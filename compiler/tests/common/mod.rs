@@ -7,19 +7,19 @@ use viral_compiler::{Graph, Value};
 use viral_shaders::{DeviceClass, Target};
 
 /// What every device can do, and a software device.
-pub fn targets() -> [Target; 2] {
+pub(crate) fn targets() -> [Target; 2] {
     [Target::baseline(), Target { class: DeviceClass::Cpu, subgroup: Some((8, 8)), ..Target::baseline() }]
 }
 
 /// Every operation's samples, forward and backward, and [`multimodal`].
-pub fn graphs() -> Vec<(String, Graph)> {
+pub(crate) fn graphs() -> Vec<(String, Graph)> {
     let samples = Op::samples();
     let samples = samples.iter().map(|sample| (sample.op.to_string(), value_and_gradients(sample)));
     samples.chain([("multimodal".to_owned(), multimodal())]).collect()
 }
 
 /// The sample's value `y`, and the gradients `d0`, `d1` .. of its inner product with the leaf `w`.
-pub fn value_and_gradients(sample: &Sample) -> Graph {
+pub(crate) fn value_and_gradients(sample: &Sample) -> Graph {
     let mut graph = Graph::new();
     let args: Vec<Value> =
         sample.args.iter().enumerate().map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape)).collect();
@@ -43,7 +43,7 @@ pub fn value_and_gradients(sample: &Sample) -> Graph {
 
 /// A small multimodal decoder as it is trained: visual features projected and put among token embeddings, blocks with
 /// grouped attention and adapters, a language and an alignment loss, gradients added to state.
-pub fn multimodal() -> Graph {
+pub(crate) fn multimodal() -> Graph {
     let (batch, tokens, width, heads, groups, head, patches) = (2, 7, 24, 4, 2, 6, 3);
     let g = &mut Graph::new();
     let features = g.input("features", DType::F32, &[batch * patches, 10]);
