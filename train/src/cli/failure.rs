@@ -69,3 +69,18 @@ fn print_error(text: &str) {
     terminal::clear_status();
     terminal::print(&format!("{ERROR}error:{ERROR:#} {text}"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_exit_code() {
+        assert_eq!(exit_code(|| Ok(())), 0);
+        assert_eq!(exit_code(|| Err(Error::internal("what", "why").into())), 70);
+        assert_eq!(exit_code(|| Err(Error { kind: Kind::Locked, ..Error::internal("what", "why") }.into())), 10);
+        assert_eq!(exit_code(|| Err(clap::Error::new(clap::error::ErrorKind::UnknownArgument).into())), 2);
+        assert_eq!(exit_code(|| Err(clap::Error::new(clap::error::ErrorKind::DisplayVersion).into())), 0);
+        assert_eq!(exit_code(|| panic!("a defect")), 70);
+    }
+}

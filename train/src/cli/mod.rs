@@ -1,4 +1,4 @@
-//! The command line. One file per command; [`commands!`] lists them, one line each.
+//! The command line. One file per command; `commands!` lists them, one line each.
 //!
 //! Results go to standard output, everything else to standard error. A command returns a [`Result`]; [`main`] prints
 //! the error and turns its kind into the exit code.
