@@ -31,7 +31,7 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, F
     for (index, before) in before.iter().enumerate() {
         before.iter().for_each(|&earlier| after[earlier].push(index));
     }
-    let birth = |index: usize| (steps[index].writes.iter().max().copied(), index);
+    let birth = |index: usize| (steps[index].writes.iter().min().copied(), index);
     let mut waiting: Vec<usize> = before.iter().map(BTreeSet::len).collect();
     let mut ready: BTreeSet<_> = (0..steps.len()).filter(|&index| waiting[index] == 0).map(birth).collect();
     let mut order = Vec::with_capacity(steps.len());
@@ -45,11 +45,10 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, F
         }
     }
     if order.len() < steps.len() {
-        let stuck = (0..steps.len()).filter(|&index| waiting[index] > 0);
-        let mut replacing = stuck.flat_map(|index| &steps[index].writes).filter(|&&value| {
-            // Only what somebody waits for can be part of a circle.
-            memory.replaces(value).is_some() && readers.contains_key(&value)
-        });
+        // Only a step that somebody waits for can be part of a circle.
+        let stuck = (0..steps.len()).filter(|&index| waiting[index] > 0).map(|index| &steps[index].writes);
+        let stuck = stuck.filter(|writes| writes.iter().any(|value| readers.contains_key(value)));
+        let mut replacing = stuck.flatten().filter(|&&value| memory.replaces(value).is_some());
         return Err(replacing.next().map_or(Failure::Stuck, |&value| Failure::SetAside(value)));
     }
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();

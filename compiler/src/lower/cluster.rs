@@ -300,7 +300,8 @@ impl Clusters {
     /// Moves the members of `from` into `into` if one kernel can compute both.
     fn merge(&mut self, graph: &Graph, into: GroupId, from: GroupId, hints: &Hints, max_inputs: usize) {
         let Some(kind) = unified(self.groups[into].kind, self.groups[from].kind) else { return };
-        if self.groups[from].members.iter().any(|member| hints.barred.contains(member)) {
+        let mut members = self.groups[into].members.iter().chain(&self.groups[from].members);
+        if members.any(|member| hints.barred.contains(member)) {
             return;
         }
         let reads_fit = |this: &Self, members: GroupId, other: GroupId| {

@@ -132,22 +132,23 @@ pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<V
         for (group, stored) in stored.iter().enumerate() {
             match lower_group(graph, &clusters, group, stored, memory, target) {
                 Ok(step) => steps.push(step),
-                Err(obstacle) => obstacles.push(obstacle),
+                Err(obstacle) => obstacles.push((obstacle, &clusters.groups[group].members)),
             }
         }
         if obstacles.is_empty() {
             return Ok(steps);
         }
-        let before = hints.forced.len() + hints.barred.len();
-        for obstacle in obstacles {
-            match obstacle {
+        for (obstacle, members) in obstacles {
+            let is_new = match obstacle {
                 Obstacle::NeedsMemory(value) => hints.forced.insert(value),
                 Obstacle::NeedsGroup(value) => hints.barred.insert(value),
                 Obstacle::SetAside(value) => return Err(Failure::SetAside(value)),
             };
-        }
-        if hints.forced.len() + hints.barred.len() == before {
-            return Err(Failure::Stuck);
+            // It is a member already: the members do not go together.
+            let last = members[members.len() - 1];
+            if !is_new && (members.len() == 1 || !hints.barred.insert(last)) {
+                return Err(Failure::Stuck);
+            }
         }
     }
 }

@@ -59,18 +59,17 @@ pub(crate) fn apply(graph: &Graph, policy: Remat) -> Graph {
     second.result
 }
 
-/// For every value inside a block, the tagged input of that block.
+/// For every value inside a block, the tagged input of that block: a model builds one block after the other, so a block is
+/// what was born between its input and the next one's.
 fn blocks(graph: &Graph, backward: Value) -> HashMap<Value, Value> {
     let is_input = |value: &Value| matches!(&graph.node(*value).op, Op::Tag(tag) if tag.label == BLOCK);
     let inputs: Vec<Value> = graph.values().filter(|value| *value < backward && is_input(value)).collect();
     let mut block_of = HashMap::new();
     for pair in inputs.windows(2) {
         let (input, next) = (pair[0], pair[1]);
-        for value in graph.values().filter(|value| *value > input && *value < next) {
-            if graph.node(value).args.iter().any(|arg| *arg == input || block_of.get(arg) == Some(&input)) {
-                block_of.insert(value, input);
-            }
-        }
+        let inside = graph.values().filter(|value| *value > input && *value < next);
+        let computed = inside.filter(|&value| !matches!(graph.node(value).op.class(), Class::Leaf | Class::Index));
+        block_of.extend(computed.map(|value| (value, input)));
     }
     block_of
 }
@@ -100,9 +99,10 @@ impl Second<'_> {
         let node = self.graph.node(value);
         let mut args = Vec::with_capacity(node.args.len());
         for &arg in &node.args {
-            // What is kept is read behind a barrier, or the second computation would equal the first.
-            let inside = arg == input || self.block_of.get(&arg) == Some(&input);
-            args.push(if inside && self.is_kept(arg) { self.barrier(arg) } else { self.recomputed(arg) });
+            // What changes from step to step and is kept is read behind a barrier, or the second computation would equal
+            // the first.
+            let varies = arg == input || self.block_of.contains_key(&arg) || matches!(self.graph.node(arg).op, Op::Input(_));
+            args.push(if varies && self.is_kept(arg) { self.barrier(arg) } else { self.recomputed(arg) });
         }
         let name = self.graph.name(value).map(|name| format!("{name}.again"));
         let again = self.result.named(name, |result| result.push(node.op.clone(), &args));
