@@ -4,14 +4,14 @@
 //!
 //! * [`config`] turns a TOML file, the environment and the command line into one checked [`Config`];
 //! * [`data`] goes from a dataset file to the inputs of micro-batches;
-//! * `run` owns what a run leaves behind: the folder and its lock, `metrics.jsonl`, `loss.svg`, the progress line;
+//! * [`run`] owns what a run leaves behind: the folder and its lock, `metrics.jsonl`, `loss.svg`, the progress line;
 //! * [`engine`] is the training run: networks and [`objectives`] become graphs, graphs become plans, and plans are
 //!   replayed step after step;
 //! * [`demo`] makes folders to start from;
 //! * [`error`] is the one error type of the crate and its exit codes.
 //!
 //! Of all crates of the project only this one reads the environment, the clock and the command line, and it does so
-//! only in `cli` and `run`. It knows no WGSL.
+//! only in [`cli`] and [`run`]. It knows no WGSL.
 
 pub mod cli;
 pub mod config;

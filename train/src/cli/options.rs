@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::builder::PossibleValuesParser;
 
 use viral_runtime::AdapterChoice;
-use viral_shaders::Target;
+use viral_compiler::Target;
 
 use super::devices;
 use crate::config::{Assignment, Backend, Config, Overrides};

@@ -90,17 +90,18 @@ impl Config {
 
     /// Checks that what the configuration points to is there. What the files hold is checked when they are read.
     pub fn check_paths(&self) -> Result<()> {
-        const CONFIG: &str = "config.json";
+        const CONFIG: Option<&str> = Some("config.json");
         let weights = "config.json and *.safetensors";
         let llava = "config.json, tokenizer.json and *.safetensors of a Hugging Face LLaVA model";
-        require_dir("model.path", &self.model.path, Kind::Model, CONFIG, llava)?;
+        require_dir("model.path", &self.model.path, CONFIG, llava)?;
         if let Some(adapter) = &self.model.adapter {
             let expected = "adapter_config.json and adapter_model.safetensors as PEFT writes them";
-            require_dir("model.adapter", adapter, Kind::Model, "adapter_config.json", expected)?;
+            // Which of these files must be there is the reader's to say: a projector alone is an adapter too.
+            require_dir("model.adapter", adapter, None, expected)?;
         }
         if self.vra.enabled {
             let expected = format!("{weights} of the vision model that provides the targets");
-            require_dir("vra.teacher", &self.vra.teacher, Kind::Model, CONFIG, &expected)?;
+            require_dir("vra.teacher", &self.vra.teacher, CONFIG, &expected)?;
         }
         require_file("data.train", &self.data.train, "a LLaVA JSON array, or one JSON object a line")
     }
@@ -150,17 +151,16 @@ fn repeated<T: Copy + Eq + Hash>(items: &[T]) -> Option<T> {
     items.iter().copied().find(|&item| !seen.insert(item))
 }
 
-fn require_dir(key: &str, path: &Path, kind: Kind, file: &str, expected: &str) -> Result<()> {
-    let why = if path.join(file).is_file() {
-        return Ok(());
-    } else if path.is_dir() {
-        format!("the folder holds no {file}")
-    } else if path.exists() {
-        "this is a file, not a folder".into()
-    } else {
-        "there is no such folder".into()
+/// Requires a folder of a model, and in it `file` if one is named.
+fn require_dir(key: &str, path: &Path, file: Option<&str>, expected: &str) -> Result<()> {
+    let absent = file.filter(|file| !path.join(file).is_file());
+    let why = match (path.is_dir(), absent) {
+        (true, None) => return Ok(()),
+        (true, Some(file)) => format!("the folder holds no {file}"),
+        (false, _) if path.exists() => "this is a file, not a folder".into(),
+        (false, _) => "there is no such folder".into(),
     };
-    Err(missing(key, path, kind, why, expected))
+    Err(missing(key, path, Kind::Model, why, expected))
 }
 
 fn require_file(key: &str, path: &Path, expected: &str) -> Result<()> {

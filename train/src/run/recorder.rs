@@ -71,7 +71,17 @@ impl<'run> Recorder<'run> {
         let metrics = MetricsFile::create(&folder.join("metrics.jsonl"))?;
         let progress = Progress::new(record.steps);
         let now = Instant::now();
-        Ok(Self { folder, record, metrics, progress, first: None, last: None, alignment: None, start: now, previous: now })
+        Ok(Self {
+            folder,
+            record,
+            metrics,
+            progress,
+            first: None,
+            last: None,
+            alignment: None,
+            start: now,
+            previous: now,
+        })
     }
 
     /// Records a step that took the time since the one before.
