@@ -1,4 +1,17 @@
-//! Autodiff graph compiler.
+//! Autodiff graph compiler: from a tensor graph to a list of kernel launches over a list of buffers.
+//!
+//! In reading order, which is also the order in which a training graph passes through:
+//!
+//! 1. [`ir`]: a graph is an arena of nodes, each an operation of [`ops`] applied to earlier nodes. [`types`] are element
+//!    types and shapes. Model code adds nodes through the methods of [`Graph`].
+//! 2. [`eval`]: the meaning of a graph, in f64 on [`tensor`]s; the oracle of every test.
+//! 3. [`grad`]: reverse-mode differentiation, graph to graph.
+//! 4. [`mod@compile`]: the pipeline, one function from top to bottom. [`passes`] rewrite the graph; lowering decides what is
+//!    computed together and writes or links the kernels; steps are put in order; values get slots.
+//! 5. [`plan`]: the result, plain data that the runtime replays.
+//!
+//! This crate knows neither wgpu nor files, clock, environment or threads: a graph and [`Options`] alone decide the plan,
+//! byte for byte. Nothing here panics on a graph that a caller can build: type errors are collected and reported.
 
 pub mod compile;
 pub mod eval;
@@ -16,3 +29,4 @@ pub mod types;
 pub use compile::{CompileError, Options, compile};
 pub use ir::{Graph, Value};
 pub use lower::Placement;
+pub use viral_shaders::Target;

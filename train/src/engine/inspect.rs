@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 /// | `targets` | the teacher's features | (I·N, d) |
 /// | `hidden.K` | the decoder's state K from 0 to L, the last one normalised | (B, T, D) |
 /// | `logits` | logits at the target positions | (S, V) |
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Inspection {
     /// The graph.
     pub graph: Graph,
@@ -51,13 +51,13 @@ impl Inspection {
         let inputs: HashMap<_, _> = micro_batch_inputs(config, micro_batch).into_iter().collect();
         let mut leaves = HashMap::new();
         for leaf in graph.leaves() {
-            let unknown = || Error::internal("a leaf of the training graph has no content", leaf.name);
+            let unknown = || Error::internal("a leaf of the training graph has no content of its shape", leaf.name);
             let tensor = match leaf.kind {
                 LeafKind::Input => Tensor::from_bytes(leaf.ty, inputs.get(leaf.name).ok_or_else(unknown)?),
-                LeafKind::Weight => f32s(leaf.ty, &bundle.frozen(leaf.name)?),
+                LeafKind::Weight => f32s(leaf.ty, &bundle.frozen(leaf.name)?).ok_or_else(unknown)?,
                 LeafKind::Param => {
                     let entry = layout.entries.iter().find(|entry| entry.name == leaf.name).ok_or_else(unknown)?;
-                    f32s(leaf.ty, &init::value(bundle, entry)?)
+                    f32s(leaf.ty, &init::value(bundle, entry)?).ok_or_else(unknown)?
                 }
                 LeafKind::State => Tensor::new(leaf.ty.clone(), vec![0.0; leaf.ty.len()]),
             };
@@ -67,6 +67,8 @@ impl Inspection {
     }
 }
 
-fn f32s(ty: &TensorType, values: &[f32]) -> Tensor {
-    Tensor::new(ty.clone(), values.iter().map(|&value| f64::from(value)).collect())
+/// The values as a tensor, if they are as many as the type has.
+fn f32s(ty: &TensorType, values: &[f32]) -> Option<Tensor> {
+    let fits = values.len() == ty.len();
+    fits.then(|| Tensor::new(ty.clone(), values.iter().map(|&value| f64::from(value)).collect()))
 }

@@ -27,7 +27,7 @@ mod update_graph;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use viral_shaders::Target;
+use viral_compiler::Target;
 use viral_runtime::{Device, DeviceOptions};
 
 use crate::config::Config;

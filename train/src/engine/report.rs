@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use viral_compiler::compile::compile_traced;
 use viral_compiler::plan::{Command, MemoryReport, Plan};
 use viral_compiler::{Options, compile};
-use viral_shaders::Target;
+use viral_compiler::Target;
 
 use super::bundle::Networks;
 use super::session::{layout_of, step_plan_source, total_memory};
@@ -95,7 +95,7 @@ pub fn dump(config: &Config, target: &Target, dir: &Path) -> Result<Vec<PathBuf>
         for (index, (stage, text)) in stages.iter().enumerate() {
             write(format!("{prefix}/{index}-{stage}.vir"), text)?;
         }
-        write(format!("{prefix}/plan.txt"), &format!("{plan:#?}"))?;
+        write(format!("{prefix}/plan.txt"), &plan.to_string())?;
         for (index, kernel) in plan.kernels.iter().enumerate() {
             write(format!("{prefix}/kernels/{index:03}-{}.wgsl", kernel.name), &kernel.wgsl)?;
         }

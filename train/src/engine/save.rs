@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use viral_model::adapter::{Adapter, Parameter};
+use viral_model::adapter::Adapter;
 
 use super::bundle::{Bundle, lora_config};
 use super::session::Session;
@@ -13,10 +13,6 @@ use crate::error::Result;
 /// # Errors
 /// What a device or a disk can refuse.
 pub(super) fn adapter(bundle: &Bundle, session: &Session, dir: &Path) -> Result<()> {
-    let parameters = session
-        .parameters()?
-        .into_iter()
-        .map(|(name, shape, values)| (name, Parameter { shape, values }))
-        .collect();
+    let parameters = session.parameters()?;
     Ok(Adapter { lora: Some(lora_config(&bundle.config)), parameters }.write(dir)?)
 }

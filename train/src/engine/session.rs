@@ -7,6 +7,7 @@ use viral_compiler::ir::LeafKind;
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
 use viral_compiler::passes::Remat;
 use viral_compiler::{Graph, Options, compile};
+use viral_model::adapter::Parameter;
 use viral_model::graph::{BatchInput, BatchShape};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
 
@@ -55,7 +56,7 @@ pub(crate) fn step_plan_source(
     networks: &super::bundle::Networks,
     layout: &Layout,
     bucket: Bucket,
-    target: &viral_shaders::Target,
+    target: &viral_compiler::Target,
 ) -> (Graph, Options) {
     let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
     let remat = match config.train.remat {
@@ -190,7 +191,7 @@ impl Session {
     ///
     /// # Errors
     /// What a device can refuse.
-    pub fn parameters(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn parameters(&self) -> Result<BTreeMap<String, Parameter>> {
         self.read(Flat::Param)
     }
 
@@ -199,15 +200,15 @@ impl Session {
     ///
     /// # Errors
     /// What a device can refuse.
-    pub fn gradients(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn gradients(&self) -> Result<BTreeMap<String, Parameter>> {
         self.read(Flat::Grad)
     }
 
-    fn read(&self, flat: Flat) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    fn read(&self, flat: Flat) -> Result<BTreeMap<String, Parameter>> {
         let read = |entry: &super::layout::Entry| {
             let buffer = &self.buffers[&flat.buffer(entry.group)];
             let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
-            Ok((entry.name.clone(), entry.ty.shape.clone(), values))
+            Ok((entry.name.clone(), Parameter { shape: entry.ty.shape.clone(), values }))
         };
         self.layout.entries.iter().map(read).collect()
     }
