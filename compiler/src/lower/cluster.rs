@@ -50,7 +50,7 @@ pub(crate) struct Clusters {
 }
 
 /// What the caller learnt from earlier attempts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hints {
     /// Values that must be in memory although they are views or could be inlined.
     pub(crate) forced: BTreeSet<Value>,

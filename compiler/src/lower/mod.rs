@@ -138,17 +138,26 @@ pub(crate) fn lower(graph: &Graph, memory: &Memory, target: &Target) -> Result<V
         if obstacles.is_empty() {
             return Ok(steps);
         }
+        let before = hints.clone();
         for (obstacle, members) in obstacles {
-            let is_new = match obstacle {
-                Obstacle::NeedsMemory(value) => hints.forced.insert(value),
-                Obstacle::NeedsGroup(value) => hints.barred.insert(value),
+            let is_known = match obstacle {
+                Obstacle::NeedsMemory(value) => {
+                    hints.forced.insert(value);
+                    before.forced.contains(&value)
+                }
+                Obstacle::NeedsGroup(value) => {
+                    hints.barred.insert(value);
+                    before.barred.contains(&value)
+                }
                 Obstacle::SetAside(value) => return Err(Failure::SetAside(value)),
             };
-            // It is a member already: the members do not go together.
-            let last = members[members.len() - 1];
-            if !is_new && (members.len() == 1 || !hints.barred.insert(last)) {
-                return Err(Failure::Stuck);
+            // The hint did not help: the members do not go together.
+            if is_known && members.len() > 1 {
+                hints.barred.insert(members[members.len() - 1]);
             }
+        }
+        if hints == before {
+            return Err(Failure::Stuck);
         }
     }
 }

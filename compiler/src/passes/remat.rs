@@ -101,7 +101,8 @@ impl Second<'_> {
         for &arg in &node.args {
             // What changes from step to step and is kept is read behind a barrier, or the second computation would equal
             // the first.
-            let varies = arg == input || self.block_of.contains_key(&arg) || matches!(self.graph.node(arg).op, Op::Input(_));
+            let varies =
+                arg == input || self.block_of.contains_key(&arg) || matches!(self.graph.node(arg).op, Op::Input(_));
             args.push(if varies && self.is_kept(arg) { self.barrier(arg) } else { self.recomputed(arg) });
         }
         let name = self.graph.name(value).map(|name| format!("{name}.again"));

@@ -1,0 +1,98 @@
+//! Random graphs: the device, through the whole pipeline, against the f64 interpreter.
+//!
+//! `VIRAL_SEEDS=1000..2000 cargo test --release --test random_graphs` looks at others than the usual ones.
+
+mod make;
+mod shrink;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use make::Made;
+use support::device;
+use viral_compiler::compile::compile_traced;
+use viral_compiler::eval::evaluate_outputs;
+use viral_compiler::passes::{Pass, Remat};
+use viral_compiler::tensor::Tensor;
+use viral_compiler::{Graph, Options};
+use viral_shaders::Target;
+
+/// Largest difference of an element relative to the largest element of the tensor.
+const BAR: f64 = 2e-3;
+
+#[test]
+fn random_graphs_agree_with_the_interpreter() {
+    let mut failures = Vec::new();
+    for seed in seeds() {
+        // Most graphs are small; some are long enough for memory to be used again and again.
+        let operations = if seed % 8 == 7 { 60 } else { 6 + (seed % 7) as usize * 3 };
+        let made = make::graph(seed, operations);
+        for (name, options) in variants(seed) {
+            if let Err(error) = check(&made, &options) {
+                let small = shrink::smallest(seed, operations, &|made| check(made, &options).is_err());
+                let error = check(&small, &options).err().unwrap_or(error);
+                failures.push(format!("seed {seed}, {name}: {error}\n{}", small.graph));
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} graphs:\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Which graphs are made.
+fn seeds() -> Range<u64> {
+    let given = std::env::var("VIRAL_SEEDS").ok();
+    let parsed = given.as_deref().map(|text| {
+        let (start, end) = text.split_once("..").expect("VIRAL_SEEDS looks like 0..40");
+        start.parse().unwrap()..end.parse().unwrap()
+    });
+    parsed.unwrap_or(0..40)
+}
+
+/// How a graph is compiled: fully, without its optional pass, for hardware in general, with blocks computed again.
+fn variants(seed: u64) -> Vec<(&'static str, Options)> {
+    let own = || Options::new(device().target().clone());
+    let mut variants = vec![("as usual", own())];
+    variants.push(match seed % 3 {
+        0 => ("without simplification", Options { skip: BTreeSet::from([Pass::Simplify]), ..own() }),
+        1 => ("for the baseline", Options::new(Target::baseline())),
+        _ => ("with rematerialisation", Options { remat: Remat::Block, ..own() }),
+    });
+    variants
+}
+
+/// Compares every pass's result with the graph, by the interpreter, and the device's with the interpreter's.
+fn check(made: &Made, options: &Options) -> Result<(), String> {
+    let expected = evaluate_outputs(&made.graph, &made.leaves)?;
+    let mut wrong = None;
+    let plan = compile_traced(&made.graph, options, &mut |pass, graph: &Graph| {
+        let result = evaluate_outputs(graph, &made.leaves).and_then(|results| compare(&results, &expected, 1e-9));
+        if let (Err(error), None) = (result, &wrong) {
+            wrong = Some(format!("pass `{pass}`: {error}"));
+        }
+    });
+    wrong.map_or(Ok(()), Err)?;
+    plan.map_err(|error| error.to_string())?;
+    let results = support::run(&made.graph, &made.leaves, options);
+    compare(&results, &expected, BAR).map_err(|error| format!("device: {error}"))
+}
+
+fn compare(results: &HashMap<String, Tensor>, expected: &HashMap<String, Tensor>, bar: f64) -> Result<(), String> {
+    let mut names: Vec<&String> = expected.keys().collect();
+    names.sort();
+    for name in names {
+        let (result, expected) = (&results[name], &expected[name]);
+        let largest = expected.data.iter().fold(1e-2f64, |largest, x| largest.max(x.abs()));
+        let differs = |(a, b): (&f64, &f64)| a.is_nan() || (a - b).abs() > bar * largest;
+        if let Some(at) = result.data.iter().zip(&expected.data).position(differs) {
+            let wrong = result.data.iter().zip(&expected.data).filter(|pair| differs(*pair)).count();
+            return Err(format!(
+                "`{name}` : {} has {wrong} wrong elements, the first is {at}: {} instead of {}",
+                result.ty, result.data[at], expected.data[at]
+            ));
+        }
+    }
+    Ok(())
+}
