@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::builder::PossibleValuesParser;
 
-use viral_runtime::AdapterChoice;
 use viral_compiler::Target;
+use viral_runtime::AdapterChoice;
 
 use super::devices;
 use crate::config::{Assignment, Backend, Config, Overrides};

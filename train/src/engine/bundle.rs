@@ -52,8 +52,13 @@ impl Networks {
     pub fn open(config: &Config) -> Result<Self> {
         directory(&config.model.path, "model.path", "a Hugging Face LLaVA directory with config.json")?;
         let llava = LlavaConfig::from_dir(&config.model.path)?;
-        let processor = ImageProcessorConfig::from_dir(&config.model.path)
-            .or_else(|error| if has_processor(&config.model.path) { Err(error) } else { Ok(ImageProcessorConfig::clip(llava.vision.image_size)) })?;
+        let processor = ImageProcessorConfig::from_dir(&config.model.path).or_else(|error| {
+            if has_processor(&config.model.path) {
+                Err(error)
+            } else {
+                Ok(ImageProcessorConfig::clip(llava.vision.image_size))
+            }
+        })?;
         let teacher = if config.vra.enabled {
             directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
             Some(Dinov2Config::from_dir(&config.vra.teacher)?)
@@ -87,7 +92,8 @@ impl Networks {
     /// The alignment projectors of a run.
     pub(crate) fn alignment(&self, config: &Config) -> Vec<projector::Alignment> {
         let Some(teacher) = &self.teacher else { return Vec::new() };
-        let one = |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.hidden_size, index };
+        let one =
+            |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.hidden_size, index };
         match config.vra.multiple_projectors {
             true => (0..config.vra.layers.len()).map(|index| one(Some(index))).collect(),
             false => vec![one(None)],
@@ -128,7 +134,16 @@ impl Bundle {
         let prepare: Arc<dyn Prepare> = Arc::new(Preparer::open(config, &networks)?);
         let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
         dataset.measure(&*prepare, geometry)?;
-        Ok(Self { config: config.clone(), networks, dataset: Arc::new(dataset), prepare, geometry, model, teacher, adapter })
+        Ok(Self {
+            config: config.clone(),
+            networks,
+            dataset: Arc::new(dataset),
+            prepare,
+            geometry,
+            model,
+            teacher,
+            adapter,
+        })
     }
 
     /// The order of the samples over the whole run.
@@ -139,8 +154,8 @@ impl Bundle {
         StepPlan::new(sampler, train.epochs as u64, train.steps as u64)
     }
 
-    /// Content of a frozen leaf.
-    pub(crate) fn frozen(&self, leaf: &str) -> Result<Vec<f32>> {
+    /// Content of a leaf that a file holds or that is computed from one.
+    pub(crate) fn content(&self, source: &LeafSource) -> Result<Vec<f32>> {
         let load = |origin, name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
             let checkpoint = match (origin, &self.teacher) {
                 (Origin::Teacher, Some(teacher)) => teacher,
@@ -149,12 +164,7 @@ impl Bundle {
             let view = checkpoint.get(name)?;
             Ok((view.shape().to_vec(), view.to_f32()?))
         };
-        Ok(LeafSource::of(leaf).content(load)?)
-    }
-
-    /// Content of a tensor of the model.
-    pub(crate) fn model_tensor(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(self.model.get(name)?.to_f32()?)
+        Ok(source.content(load)?)
     }
 
     /// Content of a tensor of the starting adapter, if there is one and it has the tensor.

@@ -1,28 +1,38 @@
-//! First values of trained tensors: from the starting adapter, from the model, or random.
+//! Contents of leaves. First values of trained tensors come from the starting adapter, from the model, or are random.
 //!
 //! A random value depends on the seed, the tensor's name and its shape alone.
 
+use viral_compiler::types::TensorType;
+use viral_model::graph::{LeafSource, Origin};
+
 use super::bundle::Bundle;
-use super::layout::Entry;
 use crate::error::Result;
 use crate::random::Random;
 
 /// Deviation of the alignment projector's weights: what the reference's loader gives modules that a checkpoint lacks.
 const ALIGNMENT_STD: f64 = 0.02;
 
+/// The content of a frozen leaf, row-major: from a file, computed, or, for a part that a run keeps as it was initialised,
+/// its first value.
+pub(crate) fn frozen(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
+    match LeafSource::of(name) {
+        LeafSource::Tensor { origin: Origin::Adapter, .. } => value(bundle, name, ty),
+        source => bundle.content(&source),
+    }
+}
+
 /// The first value of a trained tensor, row-major.
-pub(crate) fn value(bundle: &Bundle, entry: &Entry) -> Result<Vec<f32>> {
-    if let Some(values) = bundle.adapter_tensor(&entry.name) {
+pub(crate) fn value(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
+    if let Some(values) = bundle.adapter_tensor(name) {
         return Ok(values);
     }
-    let len = entry.ty.len();
-    let random = || Random::new(bundle.config.train.seed, &entry.name);
-    Ok(match Part::of(&entry.name) {
+    let random = || Random::new(bundle.config.train.seed, name);
+    Ok(match Part::of(name) {
         // Kaiming-uniform with a = sqrt(5), as PEFT draws it
-        Part::LoraA => random().uniform(len, 1.0 / (entry.ty.shape[1] as f64).sqrt()),
-        Part::LoraB | Part::AlignmentBias => vec![0.0; len],
-        Part::AlignmentWeight => random().normal(len, ALIGNMENT_STD),
-        Part::Model => bundle.model_tensor(&entry.name)?,
+        Part::LoraA => random().uniform(ty.len(), 1.0 / (ty.shape[1] as f64).sqrt()),
+        Part::LoraB | Part::AlignmentBias => vec![0.0; ty.len()],
+        Part::AlignmentWeight => random().normal(ty.len(), ALIGNMENT_STD),
+        Part::Model => bundle.content(&LeafSource::of(name))?,
     })
 }
 

@@ -9,7 +9,7 @@ use viral_compiler::types::TensorType;
 use viral_model::graph::BatchShape;
 
 use super::bundle::Bundle;
-use super::session::{layout_of, micro_batch_inputs};
+use super::session::micro_batch_inputs;
 use super::{init, step_graph};
 use crate::data::MicroBatch;
 use crate::error::{Error, Result};
@@ -47,18 +47,14 @@ impl Inspection {
             graph.output(name, value);
         }
 
-        let layout = layout_of(config, networks);
         let inputs: HashMap<_, _> = micro_batch_inputs(config, micro_batch).into_iter().collect();
         let mut leaves = HashMap::new();
         for leaf in graph.leaves() {
             let unknown = || Error::internal("a leaf of the training graph has no content of its shape", leaf.name);
             let tensor = match leaf.kind {
                 LeafKind::Input => Tensor::from_bytes(leaf.ty, inputs.get(leaf.name).ok_or_else(unknown)?),
-                LeafKind::Weight => f32s(leaf.ty, &bundle.frozen(leaf.name)?).ok_or_else(unknown)?,
-                LeafKind::Param => {
-                    let entry = layout.entries.iter().find(|entry| entry.name == leaf.name).ok_or_else(unknown)?;
-                    f32s(leaf.ty, &init::value(bundle, entry)?).ok_or_else(unknown)?
-                }
+                LeafKind::Weight => f32s(leaf.ty, &init::frozen(bundle, leaf.name, leaf.ty)?).ok_or_else(unknown)?,
+                LeafKind::Param => f32s(leaf.ty, &init::value(bundle, leaf.name, leaf.ty)?).ok_or_else(unknown)?,
                 LeafKind::State => Tensor::new(leaf.ty.clone(), vec![0.0; leaf.ty.len()]),
             };
             leaves.insert(leaf.name.to_owned(), tensor);

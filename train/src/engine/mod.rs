@@ -58,10 +58,10 @@ pub struct Finished {
 /// # Errors
 /// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
 pub fn train(config: &Config) -> Result<Finished> {
+    let folder = RunFolder::create(&config.output.dir)?;
     let bundle = Bundle::open(config)?;
     let plan = Arc::new(bundle.step_plan());
     let device = open_device(config)?;
-    let folder = RunFolder::create(&config.output.dir)?;
     let buckets = buckets(&plan, bundle.dataset.shapes());
     let mut session = Session::new(&bundle, &device, &buckets)?;
     log::info!("{}", report::memory_table(session.memory()));

@@ -43,7 +43,8 @@ impl Prepare for Preparer {
         match encoded.ids.iter().find(|&&id| id >= self.vocabulary as i64) {
             None => Ok(encoded),
             Some(id) => {
-                let detail = format!("token {id} has no row in the model's embedding table of {} rows", self.vocabulary);
+                let detail =
+                    format!("token {id} has no row in the model's embedding table of {} rows", self.vocabulary);
                 Err((Rule::UnknownToken, detail))
             }
         }

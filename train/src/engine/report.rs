@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use viral_compiler::Target;
 use viral_compiler::compile::compile_traced;
 use viral_compiler::plan::{Command, MemoryReport, Plan};
 use viral_compiler::{Options, compile};
-use viral_compiler::Target;
 
 use super::bundle::Networks;
 use super::session::{layout_of, step_plan_source, total_memory};

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use viral_compiler::ir::LeafKind;
-use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
 use viral_compiler::passes::Remat;
+use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
+use viral_compiler::types::TensorType;
 use viral_compiler::{Graph, Options, compile};
 use viral_model::adapter::Parameter;
-use viral_model::graph::{BatchInput, BatchShape};
+use viral_model::graph::{BatchInput, BatchShape, LeafSource, Origin};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Networks};
 use super::layout::{Flat, Layout, Rate};
 use super::{init, step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
@@ -53,7 +54,7 @@ struct Waiting {
 /// The graph and the compiler's options for a bucket's plan.
 pub(crate) fn step_plan_source(
     config: &Config,
-    networks: &super::bundle::Networks,
+    networks: &Networks,
     layout: &Layout,
     bucket: Bucket,
     target: &viral_compiler::Target,
@@ -69,11 +70,23 @@ pub(crate) fn step_plan_source(
 }
 
 /// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.
-pub(crate) fn layout_of(config: &Config, networks: &super::bundle::Networks) -> Layout {
-    let shape = BatchShape::new(&networks.llava, 1, networks.llava.visual_tokens() + 1, 1, 1);
-    let graph = step_graph::build(config, networks, shape);
+pub(crate) fn layout_of(config: &Config, networks: &Networks) -> Layout {
+    let graph = smallest_graph(config, networks);
     let params = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Param);
     Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect())
+}
+
+/// The parts of an adapter directory that a run keeps as they were initialised.
+pub(crate) fn kept_tensors(config: &Config, networks: &Networks) -> Vec<(String, TensorType)> {
+    let graph = smallest_graph(config, networks);
+    let is_part = |name: &str| matches!(LeafSource::of(name), LeafSource::Tensor { origin: Origin::Adapter, .. });
+    let kept = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Weight && is_part(leaf.name));
+    kept.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect()
+}
+
+fn smallest_graph(config: &Config, networks: &Networks) -> Graph {
+    let shape = BatchShape::new(&networks.llava, 1, networks.llava.visual_tokens() + 1, 1, 1);
+    step_graph::build(config, networks, shape)
 }
 
 impl Session {
@@ -174,6 +187,8 @@ impl Session {
         self.stream.run(&self.update)?;
         let (buffer, range) = output(&self.update, update_graph::GRAD_NORM)?;
         let norm = self.stream.read_later(&buffer, range)?;
+        // Without it the copy would travel with the next step's work, and reading would wait for that.
+        self.stream.flush()?;
         let current = std::mem::take(&mut self.current);
         let before = self.waiting.replace(Waiting { step, current, norm, lr, lr_projector });
         before.map(|waiting| self.outcome(waiting)).transpose()
@@ -249,7 +264,8 @@ fn hyper(lr: f64, weight_decay: f64, [beta1, beta2]: [f64; 2], step: u64) -> [f3
 
 /// A key below 2^31 for the random zeros of a micro-batch.
 fn dropout_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
-    let mut mixed = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    let mut mixed =
+        seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     [(mixed >> 33) as u32]
@@ -287,7 +303,12 @@ fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Rang
 }
 
 /// Allocates the flat buffers and gives trained tensors their first values.
-fn allocate_state(bundle: &Bundle, device: &Device, layout: &Layout, buffers: &mut HashMap<String, Buffer>) -> Result<()> {
+fn allocate_state(
+    bundle: &Bundle,
+    device: &Device,
+    layout: &Layout,
+    buffers: &mut HashMap<String, Buffer>,
+) -> Result<()> {
     for (index, group) in layout.groups.iter().enumerate() {
         for flat in Flat::ALL {
             let name = flat.buffer(index);
@@ -298,7 +319,7 @@ fn allocate_state(bundle: &Bundle, device: &Device, layout: &Layout, buffers: &m
         }
     }
     for entry in &layout.entries {
-        let values = init::value(bundle, entry)?;
+        let values = init::value(bundle, &entry.name, &entry.ty)?;
         device.write(&buffers[&Flat::Param.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
     }
     Ok(())
@@ -317,7 +338,7 @@ fn allocate_ports(bundle: &Bundle, device: &Device, plan: &Plan, buffers: &mut H
     for port in &plan.state {
         let name = buffer_name(plan, port);
         if !buffers.contains_key(&name) {
-            let values = bundle.frozen(&port.name)?;
+            let values = init::frozen(bundle, &port.name, &port.ty)?;
             if values.len() != port.ty.len() {
                 return Err(Error::internal("a tensor has another size than its graph", port.name.clone()));
             }

@@ -13,7 +13,9 @@ use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 use viral_model::graph::llava::{self, Visual};
 use viral_model::graph::pixels::{self, PixelNorm};
-use viral_model::graph::{Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, clip, dinov2, llama, projector};
+use viral_model::graph::{
+    Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, clip, dinov2, llama, projector,
+};
 
 use super::bundle::Networks;
 use crate::config::{Config, PixelNorm as PixelNormChoice};
@@ -108,7 +110,9 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
     let (llava, trainable) = (&networks.llava, trainable(config));
     let pixels = (shape.images > 0).then(|| shape.input(g, BatchInput::Pixels));
     let features = pixels.map(|pixels| {
-        g.scoped("vision_tower", |g| clip::features(g, &llava.vision, llava.vision_blocks, llava.feature_select, pixels))
+        g.scoped("vision_tower", |g| {
+            clip::features(g, &llava.vision, llava.vision_blocks, llava.feature_select, pixels)
+        })
     });
     let visual = features.map(|features| {
         let tokens = g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features));
@@ -163,11 +167,8 @@ fn alignment_loss(
 
 /// Adds to each parameter's gradient tensor; an output of the tensor's own name replaces it.
 fn accumulate_gradients(g: &mut Graph, loss: Value) {
-    let params: Vec<(String, Value)> = g
-        .leaves()
-        .filter(|leaf| leaf.kind == LeafKind::Param)
-        .map(|leaf| (leaf.name.to_owned(), leaf.value))
-        .collect();
+    let params: Vec<(String, Value)> =
+        g.leaves().filter(|leaf| leaf.kind == LeafKind::Param).map(|leaf| (leaf.name.to_owned(), leaf.value)).collect();
     let wanted: Vec<Value> = params.iter().map(|&(_, value)| value).collect();
     for ((name, value), gradient) in params.iter().zip(gradients(g, loss, &wanted)) {
         let Some(gradient) = gradient else { continue };
