@@ -82,8 +82,9 @@ pub fn train(config: &Config) -> Result<Finished> {
     for micro_batch in loader {
         let micro_batch = micro_batch?;
         session.micro_batch(&micro_batch)?;
+        record(session.last()?)?;
         if micro_batch.index + 1 == micro_batch.of {
-            record(session.step(micro_batch.step, schedule.factor(micro_batch.step))?)?;
+            session.step(micro_batch.step, schedule.factor(micro_batch.step))?;
         }
     }
     record(session.last()?)?;

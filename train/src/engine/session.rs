@@ -161,12 +161,12 @@ impl Session {
         Ok(())
     }
 
-    /// The optimiser step that ends step `step`, at `factor` times the learning rates. Returns the figures of the step
-    /// before, which have arrived by now.
+    /// The optimiser step that ends step `step`, at `factor` times the learning rates. The figures of the step before
+    /// must have been taken.
     ///
     /// # Errors
     /// As [`Session::micro_batch`].
-    pub fn step(&mut self, step: u64, factor: f64) -> Result<Option<Outcome>> {
+    pub fn step(&mut self, step: u64, factor: f64) -> Result<()> {
         let train = &self.config.train;
         let (lr, lr_projector) = (train.lr * factor, train.projector_lr * factor);
         let max_norm = if train.max_grad_norm > 0.0 { train.max_grad_norm as f32 } else { update_graph::HUGE };
@@ -190,11 +190,12 @@ impl Session {
         // Without it the copy would travel with the next step's work, and reading would wait for that.
         self.stream.flush()?;
         let current = std::mem::take(&mut self.current);
-        let before = self.waiting.replace(Waiting { step, current, norm, lr, lr_projector });
-        before.map(|waiting| self.outcome(waiting)).transpose()
+        self.waiting = Some(Waiting { step, current, norm, lr, lr_projector });
+        Ok(())
     }
 
-    /// The figures of the last step.
+    /// The figures of the last step that was ended, once. Asking after the next step's first micro-batch has been started
+    /// keeps the device busy while this waits.
     ///
     /// # Errors
     /// As [`Session::micro_batch`].
