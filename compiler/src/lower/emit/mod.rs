@@ -1,0 +1,215 @@
+//! WGSL text of generated kernels.
+//!
+//! Every size and stride is a word of the parameter struct, so kernels of equal structure have equal text and share one
+//! pipeline, whatever the shapes. Work items compute one element or four neighbours (`vec4`) along the innermost
+//! dimension.
+//!
+//! `expr.rs` writes the statements of one point; `shapes.rs` the kernel around them, one function a shape; this page binds
+//! memory and puts the module together.
+
+mod expr;
+mod shapes;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use viral_shaders::{Access, Kernel, Requirements, Target};
+
+use crate::ir::{Graph, Value};
+use crate::lower::affine::{Affine, Guard};
+use crate::lower::body::{Body, ExprKind};
+use crate::lower::cluster::Kind;
+use crate::types::DType;
+
+/// A kernel with what one dispatch of it needs, but for buffers.
+#[derive(Clone, Debug)]
+pub(crate) struct Emitted {
+    pub(crate) kernel: Kernel,
+    pub(crate) params: Vec<u32>,
+    pub(crate) groups: [u32; 3],
+    /// The value in memory behind each storage binding.
+    pub(crate) bindings: Vec<Value>,
+}
+
+/// Emits a body. `memory` says which value's memory holds another: an output that replaces a state tensor lives where the
+/// state does. `shares_buffer` tells whether two values lie in one external buffer.
+pub(crate) fn emit(
+    graph: &Graph,
+    body: &Body,
+    kind: Kind,
+    name: String,
+    memory: &dyn Fn(Value) -> Value,
+    shares_buffer: &dyn Fn(Value, Value) -> bool,
+    target: &Target,
+) -> Emitted {
+    let mut emitter = Emitter::new(graph, body, memory, target);
+    let (text, workgroup, groups) = match kind {
+        Kind::Map { .. } => emitter.map(),
+        Kind::Row { .. } => emitter.row(),
+        Kind::Column { .. } => emitter.column(),
+        Kind::Single => unreachable!("hand-tuned kernels are linked, not emitted"),
+    };
+    let stores: Vec<Value> = body.stores.iter().map(|store| memory(store.value)).collect();
+    let access: Vec<Access> = emitter
+        .bindings
+        .iter()
+        .map(|&(value, _)| {
+            // wgpu tracks usage per buffer: what shares a buffer with a result is bound like one.
+            let written = stores.iter().any(|&store| store == value || shares_buffer(store, value));
+            if written { Access::ReadWrite } else { Access::Read }
+        })
+        .collect();
+    let wgsl = emitter.module(&access, &text, workgroup, matches!(kind, Kind::Row { .. }));
+    let kernel = Kernel {
+        name,
+        wgsl,
+        bindings: access,
+        param_words: emitter.params.len() as u32,
+        workgroup,
+        requires: Requirements::default(),
+    };
+    Emitted {
+        kernel,
+        params: emitter.params,
+        groups,
+        bindings: emitter.bindings.into_iter().map(|(value, _)| value).collect(),
+    }
+}
+
+struct Emitter<'b> {
+    graph: &'b Graph,
+    body: &'b Body,
+    memory: &'b dyn Fn(Value) -> Value,
+    target: &'b Target,
+    /// Neighbouring elements per work item: 1 or 4.
+    width: usize,
+    /// Whether work items move along each dimension, and which is the innermost.
+    inner: Option<usize>,
+    params: Vec<u32>,
+    /// Values in memory, and whether they are bound as arrays of `vec4`.
+    bindings: Vec<(Value, bool)>,
+    binding_of: HashMap<Value, usize>,
+}
+
+impl<'b> Emitter<'b> {
+    fn new(graph: &'b Graph, body: &'b Body, memory: &'b dyn Fn(Value) -> Value, target: &'b Target) -> Self {
+        let inner = body
+            .dims
+            .len()
+            .checked_sub(1)
+            .filter(|_| body.parts.iter().rev().nth(1).is_none_or(|&end| end < body.dims.len()));
+        let mut this = Self {
+            graph,
+            body,
+            memory,
+            target,
+            width: 1,
+            inner,
+            params: Vec::new(),
+            bindings: Vec::new(),
+            binding_of: HashMap::new(),
+        };
+        if this.can_be_wide() {
+            this.width = 4;
+        }
+        for expr in &body.exprs {
+            if let ExprKind::Load { source, at, .. } = &expr.kind {
+                this.bind(*source, at);
+            }
+        }
+        for store in &body.stores {
+            this.bind(store.value, &store.at);
+        }
+        this
+    }
+
+    fn bind(&mut self, value: Value, at: &Affine) {
+        let value = (self.memory)(value);
+        let index = *self.binding_of.entry(value).or_insert_with(|| {
+            self.bindings.push((value, false));
+            self.bindings.len() - 1
+        });
+        self.bindings[index].1 |= self.is_wide(value, at);
+    }
+
+    /// Whether four neighbours along the innermost dimension can be computed at once.
+    fn can_be_wide(&self) -> bool {
+        let Some(inner) = self.inner else { return false };
+        let aligned_guards = |guards: &[Guard]| {
+            guards.iter().all(|guard| {
+                guard.position.terms[inner] == 0 || (guard.extent % 4 == 0 && aligned(&guard.position, inner))
+            })
+        };
+        let guards = self.body.exprs.iter().all(|expr| match &expr.kind {
+            ExprKind::Load { guards, .. } | ExprKind::Guarded { guards, .. } => aligned_guards(guards),
+            _ => true,
+        });
+        let stores = self.body.stores.iter().all(|store| {
+            let len = self.graph.ty(store.value).len();
+            store.at.terms[inner] == 0 || (len.is_multiple_of(4) && aligned(&store.at, inner))
+        });
+        self.body.dims[inner].is_multiple_of(4) && guards && stores
+    }
+
+    /// Whether the access moves four neighbours as one `vec4`.
+    fn is_wide(&self, value: Value, at: &Affine) -> bool {
+        let Some(inner) = self.inner else { return false };
+        self.width == 4 && aligned(at, inner) && self.graph.ty(value).len().is_multiple_of(4)
+    }
+
+    fn module(&self, access: &[Access], main: &str, workgroup: [u32; 3], is_row: bool) -> String {
+        let mut text = String::new();
+        let vector = |scalar: &str| if self.width == 4 { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+        for (name, scalar) in [("F", "f32"), ("U", "u32"), ("I", "i32"), ("B", "bool")] {
+            let _ = writeln!(text, "alias {name} = {};", vector(scalar));
+        }
+        text += if self.width == 4 { "const LANES = vec4<u32>(0u, 1u, 2u, 3u);\n" } else { "" };
+        text += "struct Params {\n";
+        for index in 0..self.params.len() {
+            let _ = writeln!(text, "    w{index}: u32,");
+        }
+        text += "}\n@group(0) @binding(0) var<uniform> p: Params;\n";
+        for (index, (&(value, wide), access)) in self.bindings.iter().zip(access).enumerate() {
+            let scalar = stored_type(self.graph.ty(value).dtype).name();
+            let element = if wide { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+            let mode = if *access == Access::Read { "read" } else { "read_write" };
+            let _ =
+                writeln!(text, "@group(0) @binding({}) var<storage, {mode}> b{index}: array<{element}>;", index + 1);
+        }
+        if main.contains("erf(") || main.contains("uniform01(") {
+            text += viral_shaders::MATH;
+        }
+        if is_row {
+            let _ = writeln!(text, "const ROW_LANES = {}u;", workgroup[0]);
+            text += if self.width == 4 { ACROSS_VEC4 } else { ACROSS_SCALAR };
+            text += viral_shaders::ROW_REDUCE;
+        }
+        let [x, y, z] = workgroup;
+        let _ = writeln!(
+            text,
+            "@compute @workgroup_size({x}, {y}, {z})\nfn main(@builtin(workgroup_id) wg: vec3<u32>, \
+             @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_id) lid: vec3<u32>) {{"
+        );
+        text += main;
+        text += "}\n";
+        text
+    }
+}
+
+const ACROSS_VEC4: &str = "fn across_sum(x: F) -> f32 { return (x.x + x.y) + (x.z + x.w); }
+fn across_max(x: F) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
+";
+const ACROSS_SCALAR: &str = "fn across_sum(x: F) -> f32 { return x; }
+fn across_max(x: F) -> f32 { return x; }
+";
+
+/// Whether neighbours along `inner` are neighbours in memory, four of them always in one aligned cell.
+fn aligned(at: &Affine, inner: usize) -> bool {
+    let others = at.terms.iter().enumerate().filter(|&(dim, _)| dim != inner).all(|(_, term)| term % 4 == 0);
+    at.terms[inner] == 1 && others && at.offset % 4 == 0
+}
+
+/// How a type is stored: truth values are words.
+fn stored_type(dtype: DType) -> DType {
+    if dtype == DType::Bool { DType::U32 } else { dtype }
+}
