@@ -262,6 +262,67 @@ fn a_run_that_cannot_begin_says_why_and_leaves_nothing() {
 }
 
 #[test]
+fn tensors_that_do_not_fit_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    let weights = here.join("tiny/llava/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let train = || call(here, &["train", "tiny/config.toml", "--out", "out", "--set", "train.steps=1"]);
+    // Changes of equal length in the header leave the rest of the file in place.
+    let change = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let at = whole.windows(from.len()).position(|window| window == from.as_bytes()).expect("the header has it");
+        let mut changed = whole.clone();
+        changed[at..at + to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&weights, changed).unwrap();
+    };
+    change("layers.1.input_layernorm.weight", "layers.1.imput_layernorm.weight");
+    let renamed = train();
+    fails(&renamed, 4, &["layers.1.input_layernorm.weight", "layers.1.imput_layernorm.weight"]);
+    change("layers.1.mlp.up_proj.weight", "layers.7.mlp.up_proj.weight");
+    fails(&train(), 4, &["layers.1.mlp.up_proj.weight", "layers.7.mlp.up_proj.weight"]);
+    let header = String::from_utf8_lossy(&whole[8..4096]).into_owned();
+    let entry = header.split("language_model.model.layers.0.mlp.up_proj.weight").nth(1).expect("a known tensor");
+    let shape = entry.split("\"shape\":[").nth(1).and_then(|rest| rest.split(']').next()).expect("its shape");
+    let (rows, columns) = shape.split_once(',').expect("a matrix");
+    // The first matrix of this shape, whichever it is, is transposed.
+    change(&format!("\"shape\":[{rows},{columns}]"), &format!("\"shape\":[{columns},{rows}]"));
+    fails(&train(), 4, &["shape", &format!("[{columns}, {rows}]"), &format!("[{rows}, {columns}]")]);
+    assert!(!here.join("out").exists());
+}
+
+#[test]
+fn samples_that_cannot_teach_are_named_or_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    fs::write(here.join("tiny/images/broken.png"), "not a picture").unwrap();
+    let record = |id: &str, image: &str, answer: &str| {
+        format!(
+            r#"{{"id": "{id}", "image": "{image}", "conversations": [{{"from": "human", "value": "<image>\nWhat?"}}, {{"from": "gpt", "value": "{answer}"}}]}}"#
+        )
+    };
+    let good = record("good", "000.png", "A square.");
+    let train = |bad: &str, policy: &str| {
+        fs::write(here.join("tiny/train.json"), format!("[{good}, {bad}, {good}]")).unwrap();
+        let policy = format!("data.on_bad_sample={policy}");
+        let arguments =
+            ["train", "tiny/config.toml", "--out", "out", "--dry-run", "--set", "train.steps=1", "--set", &policy];
+        call(here, &arguments)
+    };
+    let unsupervised = r#"{"id": "mute", "conversations": [{"from": "human", "value": "Hello?"}]}"#;
+    for (bad, parts) in [
+        (record("lost", "gone.png", "A square."), vec!["lost", "gone.png"]),
+        (record("torn", "broken.png", "A square."), vec!["torn", "broken.png"]),
+        (unsupervised.to_owned(), vec!["mute", "supervised"]),
+    ] {
+        fails(&train(&bad, "fail"), 3, &[&parts[..], &["train.json", "record 1 (counted from 0)"]].concat());
+        succeeds(&train(&bad, "skip"));
+    }
+}
+
+#[test]
 fn plans_and_dumps_need_no_device() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
