@@ -122,7 +122,8 @@ impl Session {
             .into_iter()
             .map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
-        let stream = Stream::new(device, StreamOptions::default())?;
+        let mut stream = Stream::new(device, StreamOptions::default())?;
+        reserve_reads(&mut stream, &update_plan, config.train.accumulation)?;
         let device = device.clone();
         let current = Current::default();
         Ok(Self { config, device, layout, buffers, plans, update: update_plan, memory, stream, current, waiting: None })
@@ -296,6 +297,15 @@ pub(crate) fn micro_batch_inputs<'b>(
     });
     let scalars = Cow::Owned(bytemuck::cast_slice(&scalars).to_vec());
     inputs.into_iter().chain([(step_graph::SCALARS, scalars)]).collect()
+}
+
+/// Has the stream allocate the memory through which figures come back, for the step in progress and the one before: a
+/// loss of each micro-batch and the gradients' norm.
+fn reserve_reads(stream: &mut Stream, update: &Executable, accumulation: usize) -> Result<()> {
+    let (buffer, range) = output(update, update_graph::GRAD_NORM)?;
+    let reads = 0..2 * (accumulation + 1);
+    let tickets: Vec<Ticket> = reads.map(|_| stream.read_later(&buffer, range.clone())).collect::<Result<_, _>>()?;
+    tickets.into_iter().try_for_each(|ticket| Ok(drop(stream.take(ticket)?)))
 }
 
 fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Range<u64>)> {
