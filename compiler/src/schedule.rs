@@ -46,9 +46,8 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, F
     }
     if order.len() < steps.len() {
         // Only a step that somebody waits for can be part of a circle.
-        let stuck = (0..steps.len()).filter(|&index| waiting[index] > 0).map(|index| &steps[index].writes);
-        let stuck = stuck.filter(|writes| writes.iter().any(|value| readers.contains_key(value)));
-        let mut replacing = stuck.flatten().filter(|&&value| memory.replaces(value).is_some());
+        let stuck = (0..steps.len()).filter(|&index| waiting[index] > 0 && !after[index].is_empty());
+        let mut replacing = stuck.flat_map(|index| &steps[index].writes).filter(|&&v| memory.replaces(v).is_some());
         return Err(replacing.next().map_or(Failure::Stuck, |&value| Failure::SetAside(value)));
     }
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();

@@ -103,6 +103,42 @@ macro_rules! registry {
     };
 }
 
+/// Declares a leaf: an operation without arguments whose content comes from outside.
+macro_rules! leaf {
+    ($(#[doc = $doc:literal])* $name:ident = $text:literal) => {
+        op! {
+            $(#[doc = $doc])*
+            $name = $text {
+                /// Unique name.
+                name: String,
+                /// Element type.
+                dtype: crate::types::DType,
+                /// Extent of each axis.
+                shape: Vec<usize>,
+            },
+
+            fn infer(&self, args: &[&crate::types::TensorType]) -> Result<crate::types::TensorType, String> {
+                crate::ops::rule::arity::<0>(args)?;
+                Ok(crate::types::TensorType::new(self.dtype, self.shape.clone()))
+            }
+
+            fn eval(&self, _args: &[&crate::tensor::Tensor], _ty: &crate::types::TensorType) -> crate::tensor::Tensor {
+                unreachable!("the interpreter takes leaves from its caller")
+            }
+
+            fn grad(&self, _cx: &mut crate::grad::Backward<'_>) {}
+
+            fn class(&self) -> crate::ops::rule::Class {
+                crate::ops::rule::Class::Leaf
+            }
+
+            fn samples() -> Vec<crate::ops::rule::Sample> {
+                Vec::new()
+            }
+        }
+    };
+}
+
 /// Declares an operation's struct with its name, documentation and text attributes.
 macro_rules! op {
     ($(#[doc = $doc:literal])* $name:ident = $text:literal { $($(#[doc = $field_doc:literal])* $field:ident: $ty:ty),* $(,)? }, $($rule:tt)*) => {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use super::attr::Attr;
-use crate::grad::Backward;
+use crate::grad::{Backward, gradients};
 use crate::ir::{Graph, Value};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
@@ -131,6 +131,30 @@ impl Sample {
                 Tensor::from_bytes(ty, &tensor.to_bytes())
             })
             .collect()
+    }
+
+    /// The graph of the sample's value `y`, with the gradients `d0`, `d1`, … of its inner product with the leaf `w` where it
+    /// is differentiable. Arguments are inputs named by position.
+    pub fn value_and_gradients(&self) -> Graph {
+        let mut graph = Graph::new();
+        let input = |(i, (ty, _)): (usize, &(TensorType, Gen))| graph.input(i.to_string(), ty.dtype, &ty.shape);
+        let args: Vec<Value> = self.args.iter().enumerate().map(input).collect();
+        let y = graph.push(self.op.clone(), &args);
+        graph.output("y", y);
+        if graph.ty(y).dtype == DType::F32 {
+            let shape = graph.shape(y).to_vec();
+            let weight = graph.input("w", DType::F32, &shape);
+            let product = graph.mul(y, weight);
+            let loss = graph.sum_all(product);
+            let real = self.differentiable();
+            let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
+            for (i, gradient) in real.iter().zip(gradients(&mut graph, loss, &wanted)) {
+                if let Some(gradient) = gradient {
+                    graph.output(format!("d{i}"), gradient);
+                }
+            }
+        }
+        graph
     }
 
     /// Positions of the arguments that have a gradient.

@@ -1,37 +1,6 @@
 //! `weight`: a frozen tensor, written once.
 
-use super::rule::{Class, Sample, arity};
-use crate::grad::Backward;
-use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
-
-op! {
+leaf! {
     /// A frozen tensor, written once.
-    Weight = "weight" {
-        /// Unique name.
-        name: String,
-        /// Element type.
-        dtype: DType,
-        /// Extent of each axis.
-        shape: Vec<usize>,
-    },
-
-    fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
-        arity::<0>(args)?;
-        Ok(TensorType::new(self.dtype, self.shape.clone()))
-    }
-
-    fn eval(&self, _args: &[&Tensor], _ty: &TensorType) -> Tensor {
-        unreachable!("the interpreter takes leaves from its caller")
-    }
-
-    fn grad(&self, _cx: &mut Backward<'_>) {}
-
-    fn class(&self) -> Class {
-        Class::Leaf
-    }
-
-    fn samples() -> Vec<Sample> {
-        Vec::new()
-    }
+    Weight = "weight"
 }

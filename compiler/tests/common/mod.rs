@@ -1,7 +1,7 @@
 //! Graphs that several tests compile.
 
 use viral_compiler::grad::gradients;
-use viral_compiler::ops::{Op, Sample};
+use viral_compiler::ops::Op;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 use viral_shaders::{DeviceClass, Target};
@@ -14,31 +14,8 @@ pub(crate) fn targets() -> [Target; 2] {
 /// Every operation's samples, forward and backward, and [`multimodal`].
 pub(crate) fn graphs() -> Vec<(String, Graph)> {
     let samples = Op::samples();
-    let samples = samples.iter().map(|sample| (sample.op.to_string(), value_and_gradients(sample)));
+    let samples = samples.iter().map(|sample| (sample.op.to_string(), sample.value_and_gradients()));
     samples.chain([("multimodal".to_owned(), multimodal())]).collect()
-}
-
-/// The sample's value `y`, and the gradients `d0`, `d1` .. of its inner product with the leaf `w`.
-pub(crate) fn value_and_gradients(sample: &Sample) -> Graph {
-    let mut graph = Graph::new();
-    let args: Vec<Value> =
-        sample.args.iter().enumerate().map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape)).collect();
-    let y = graph.push(sample.op.clone(), &args);
-    graph.output("y", y);
-    if graph.ty(y).dtype == DType::F32 {
-        let shape = graph.shape(y).to_vec();
-        let weight = graph.input("w", DType::F32, &shape);
-        let product = graph.mul(y, weight);
-        let loss = graph.sum_all(product);
-        let real = sample.differentiable();
-        let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
-        for (i, gradient) in real.iter().zip(gradients(&mut graph, loss, &wanted)) {
-            if let Some(gradient) = gradient {
-                graph.output(format!("d{i}"), gradient);
-            }
-        }
-    }
-    graph
 }
 
 /// A small multimodal decoder as it is trained: visual features projected and put among token embeddings, blocks with
