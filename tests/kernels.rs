@@ -6,34 +6,9 @@ use std::collections::HashMap;
 
 use support::{device, relative_error, run};
 use viral_compiler::eval::evaluate_outputs;
-use viral_compiler::grad::gradients;
-use viral_compiler::ops::{Op, Random, Sample};
+use viral_compiler::ops::{Op, Random};
 use viral_compiler::tensor::Tensor;
-use viral_compiler::types::DType;
-use viral_compiler::{Graph, Options, Value};
-
-/// The sample's value, and the gradients of its inner product with the leaf `w`.
-fn value_and_gradients(sample: &Sample) -> Graph {
-    let mut graph = Graph::new();
-    let args: Vec<Value> =
-        sample.args.iter().enumerate().map(|(i, (ty, _))| graph.input(i.to_string(), ty.dtype, &ty.shape)).collect();
-    let y = graph.push(sample.op.clone(), &args);
-    graph.output("y", y);
-    if graph.ty(y).dtype == DType::F32 {
-        let shape = graph.shape(y).to_vec();
-        let weight = graph.input("w", DType::F32, &shape);
-        let product = graph.mul(y, weight);
-        let loss = graph.sum_all(product);
-        let real = sample.differentiable();
-        let wanted: Vec<Value> = real.iter().map(|&i| args[i]).collect();
-        for (i, gradient) in real.iter().zip(gradients(&mut graph, loss, &wanted)) {
-            if let Some(gradient) = gradient {
-                graph.output(format!("d{i}"), gradient);
-            }
-        }
-    }
-    graph
-}
+use viral_compiler::Options;
 
 #[test]
 fn every_operation_agrees_with_the_interpreter() {
@@ -41,7 +16,7 @@ fn every_operation_agrees_with_the_interpreter() {
     let mut random = Random(7);
     let mut failures = Vec::new();
     for sample in Op::samples() {
-        let graph = value_and_gradients(&sample);
+        let graph = sample.value_and_gradients();
         let mut leaves: HashMap<String, Tensor> =
             sample.tensors(&mut random).into_iter().enumerate().map(|(i, t)| (i.to_string(), t)).collect();
         if let Some(leaf) = graph.leaves().find(|leaf| leaf.name == "w") {
