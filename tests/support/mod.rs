@@ -1,4 +1,11 @@
-//! What the integration tests share: the device, and running a graph on it.
+//! What the integration tests share: the device and running a graph on it, comparing numbers, the reference's cases,
+//! training them, and their weights in other files.
+
+#![allow(dead_code, reason = "every test binary compiles all of this and uses a part")]
+
+pub(crate) mod cases;
+pub(crate) mod runs;
+pub(crate) mod weights;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -24,6 +31,10 @@ pub(crate) fn run(graph: &Graph, leaves: &HashMap<String, Tensor>, options: &Opt
     let plan = compile(graph, options).unwrap_or_else(|error| panic!("{error}\n{graph}"));
     let mut buffers: HashMap<String, Buffer> = HashMap::new();
     for port in plan.inputs.iter().chain(&plan.state).chain(&plan.outputs) {
+        // An output that replaces a state lies in the state's buffer.
+        if buffers.contains_key(&port.name) {
+            continue;
+        }
         let bytes = port.ty.bytes().next_multiple_of(16).max(16);
         let buffer = device.buffer(&port.name, bytes).unwrap();
         if let Some(tensor) = leaves.get(&port.name) {
@@ -43,7 +54,59 @@ pub(crate) fn run(graph: &Graph, leaves: &HashMap<String, Tensor>, options: &Opt
 
 /// Euclidean distance of two tensors relative to the second one's norm.
 pub(crate) fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
-    let distance: f64 = a.data.iter().zip(&b.data).map(|(x, y)| (x - y) * (x - y)).sum();
-    let norm: f64 = b.data.iter().map(|y| y * y).sum();
+    relative_distance(&a.data, &b.data)
+}
+
+/// Euclidean distance of two lists of numbers relative to the second one's norm.
+///
+/// # Panics
+/// If they have different lengths.
+pub(crate) fn relative_distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let distance: f64 = a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum();
+    let norm: f64 = b.iter().map(|y| y * y).sum();
     (distance / norm.max(1e-12)).sqrt()
+}
+
+/// Euclidean norm.
+pub(crate) fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Errors of many figures against their bounds; all that are too large are reported together.
+#[derive(Default)]
+pub(crate) struct Comparison {
+    /// Largest error of each kind of figure, with the figure's name.
+    worst: Vec<(String, f64, String)>,
+    failures: Vec<String>,
+}
+
+impl Comparison {
+    /// Notes the error of the figure `name`, one of many of a `kind`. Not a number is too large, too.
+    pub(crate) fn note(&mut self, kind: &str, name: impl Into<String>, error: f64, bound: f64) {
+        let name = name.into();
+        if error.is_nan() || error > bound {
+            self.failures.push(format!("{name}: {error:.2e}, more than {bound:.0e}"));
+        }
+        match self.worst.iter_mut().find(|(known, ..)| known == kind) {
+            Some((_, worst, _)) if *worst >= error => {}
+            Some(entry) => *entry = (kind.to_owned(), error, name),
+            None => self.worst.push((kind.to_owned(), error, name)),
+        }
+    }
+
+    /// Notes a single number by its error relative to what is expected; equal numbers have none.
+    pub(crate) fn number(&mut self, kind: &str, name: impl Into<String>, found: f64, expected: f64, bound: f64) {
+        let error = if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() };
+        self.note(kind, name, error, bound);
+    }
+
+    /// Prints the worst of each kind, for `cargo test -- --nocapture`, and fails if anything was too large.
+    pub(crate) fn finish(self) {
+        assert!(!self.worst.is_empty(), "nothing was compared");
+        for (kind, error, name) in &self.worst {
+            println!("{kind}: at most {error:.1e} ({name})");
+        }
+        assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
+    }
 }

@@ -1,0 +1,104 @@
+//! Training runs in folders of their own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+use viral_model::adapter::Parameter;
+use viral_train::Config;
+use viral_train::engine::{self, Finished};
+use viral_train::run::{StepMetrics, read_metrics};
+
+use super::cases::read_tensors;
+
+/// A finished run, whose folder lives as long as the value.
+pub(crate) struct Run {
+    pub(crate) finished: Finished,
+    folder: TempDir,
+}
+
+impl Run {
+    /// Trains as `config` says, in a new folder.
+    ///
+    /// # Panics
+    /// If the run fails.
+    pub(crate) fn new(config: &Config) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config.clone();
+        config.output.dir = folder.path().join("run");
+        let finished = engine::train(&config).unwrap_or_else(|error| panic!("{error}"));
+        Self { finished, folder }
+    }
+
+    /// The run folder.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// The adapter directory.
+    pub(crate) fn adapter(&self) -> PathBuf {
+        self.path().join("adapter")
+    }
+
+    /// The figures of every step.
+    pub(crate) fn metrics(&self) -> Vec<StepMetrics> {
+        read_metrics(&self.path().join("metrics.jsonl")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Every tensor of the adapter directory by its key.
+    pub(crate) fn tensors(&self) -> BTreeMap<String, Parameter> {
+        read_adapter(&self.adapter())
+    }
+
+    /// All that a run of the same numbers has in common with this one.
+    pub(crate) fn bits(&self) -> Bits {
+        let text = fs::read_to_string(self.path().join("metrics.jsonl")).unwrap();
+        let figures = text.lines().map(|line| {
+            let mut figures: Json = serde_json::from_str(line).unwrap();
+            for time in ["seconds", "tokens_per_second"] {
+                figures.as_object_mut().unwrap().remove(time).unwrap();
+            }
+            figures.to_string()
+        });
+        let files = file_names(&self.adapter()).into_iter();
+        Bits {
+            metrics: figures.collect(),
+            adapter: files.map(|name| (name.clone(), fs::read(self.adapter().join(name)).unwrap())).collect(),
+        }
+    }
+}
+
+/// What does not depend on the clock: the figures of every step as text, and the bytes of every adapter file.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Bits {
+    pub(crate) metrics: Vec<String>,
+    pub(crate) adapter: BTreeMap<String, Vec<u8>>,
+}
+
+impl Bits {
+    /// Fails with the first difference. Files named in `except` may differ.
+    #[track_caller]
+    pub(crate) fn assert_equal(&self, other: &Self, except: &[&str], place: &str) {
+        assert_eq!(self.metrics, other.metrics, "{place}");
+        assert!(self.adapter.keys().eq(other.adapter.keys()), "{place}");
+        for (name, bytes) in self.adapter.iter().filter(|(name, _)| !except.contains(&name.as_str())) {
+            assert!(*bytes == other.adapter[name], "{place}: {name}");
+        }
+    }
+}
+
+/// Every tensor of an adapter directory by its key.
+pub(crate) fn read_adapter(dir: &Path) -> BTreeMap<String, Parameter> {
+    let files = file_names(dir).into_iter().filter(|name| name.ends_with(".safetensors"));
+    files.flat_map(|name| read_tensors(&dir.join(name))).collect()
+}
+
+/// Names in a folder, in alphabetical order.
+pub(crate) fn file_names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
