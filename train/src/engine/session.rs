@@ -299,13 +299,16 @@ pub(crate) fn micro_batch_inputs<'b>(
     inputs.into_iter().chain([(step_graph::SCALARS, scalars)]).collect()
 }
 
-/// Has the stream allocate the memory through which figures come back, for the step in progress and the one before: a
-/// loss of each micro-batch and the gradients' norm.
+/// Has the stream allocate the memory through which figures come back: a loss of each micro-batch and the gradients' norm,
+/// and the first loss of the next step, which is under way when they are taken.
 fn reserve_reads(stream: &mut Stream, update: &Executable, accumulation: usize) -> Result<()> {
     let (buffer, range) = output(update, update_graph::GRAD_NORM)?;
-    let reads = 0..2 * (accumulation + 1);
+    let reads = 0..accumulation + 2;
     let tickets: Vec<Ticket> = reads.map(|_| stream.read_later(&buffer, range.clone())).collect::<Result<_, _>>()?;
-    tickets.into_iter().try_for_each(|ticket| Ok(drop(stream.take(ticket)?)))
+    for ticket in tickets {
+        stream.take(ticket)?;
+    }
+    Ok(())
 }
 
 fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Range<u64>)> {
