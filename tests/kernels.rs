@@ -5,10 +5,10 @@ mod support;
 use std::collections::HashMap;
 
 use support::{device, relative_error, run};
+use viral_compiler::Options;
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ops::{Op, Random};
 use viral_compiler::tensor::Tensor;
-use viral_compiler::Options;
 
 #[test]
 fn every_operation_agrees_with_the_interpreter() {
