@@ -10,6 +10,7 @@ use crate::memory::{self, SlotPlan};
 use crate::passes::{self, Pass, Remat};
 use crate::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan, Port};
 use crate::schedule::schedule;
+use crate::types::TensorType;
 
 /// What compilation depends on beside the graph.
 #[derive(Clone, Debug)]
@@ -41,6 +42,14 @@ pub enum CompileError {
         stage: &'static str,
         /// What does not hold.
         error: VerifyError,
+    },
+    /// A tensor has no elements, and so no memory that a kernel could bind.
+    #[error("`{name}` is {ty}: a tensor without elements cannot be computed; leave it out of the graph")]
+    Empty {
+        /// The tensor's name in the model.
+        name: String,
+        /// Its type.
+        ty: TensorType,
     },
     /// A tensor is larger than the device can bind at once.
     #[error(
@@ -75,6 +84,10 @@ pub fn compile_traced(
 ) -> Result<Plan, CompileError> {
     let verified = |stage, graph: &Graph| graph.verify().map_err(|error| CompileError::Verify { stage, error });
     verified("build", graph)?;
+    let live = graph.live();
+    if let Some(value) = graph.values().find(|value| live[value.index()] && graph.ty(*value).is_empty()) {
+        return Err(CompileError::Empty { name: name_of(graph, value), ty: graph.ty(value).clone() });
+    }
     trace("build", graph);
     let mut graph = passes::remat::apply(graph, options.remat);
     verified("remat", &graph)?;
@@ -155,7 +168,7 @@ fn assemble(
         let mut bind = |plan: &mut Plan, value: Value| -> Result<Bind, CompileError> {
             let bytes = graph.ty(value).bytes();
             if bytes > target.max_binding_bytes {
-                let name = graph.name(value).unwrap_or("an intermediate value").to_owned();
+                let name = name_of(graph, value);
                 return Err(CompileError::TooLarge { name, bytes, limit: target.max_binding_bytes });
             }
             Ok(match slots.slot_of.get(&value) {
@@ -186,6 +199,11 @@ fn assemble(
         }));
     }
     Ok(plan)
+}
+
+/// What a message calls a value.
+fn name_of(graph: &Graph, value: Value) -> String {
+    graph.name(value).unwrap_or("an intermediate value").to_owned()
 }
 
 /// External buffers by name.

@@ -309,7 +309,7 @@ impl Graph {
             y = self.add(y, bias);
         }
         if let Some(last) = shape.last_mut() {
-            *last = self.shape(w)[0];
+            *last = self.shape(w).first().copied().unwrap_or(1);
         }
         self.reshape(y, &shape)
     }

@@ -18,8 +18,9 @@ op! {
 
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
         let [x] = arity(args)?;
-        if self.axis >= x.rank() || self.start + self.len > x.shape[self.axis] {
-            return Err(format!("{x} has no range {}..{} on axis {}", self.start, self.start + self.len, self.axis));
+        let extent = x.shape.get(self.axis).copied().unwrap_or(0);
+        if self.axis >= x.rank() || self.start.checked_add(self.len).is_none_or(|end| end > extent) {
+            return Err(format!("{x} has no {} indices from {} on along axis {}", self.len, self.start, self.axis));
         }
         let mut shape = x.shape.clone();
         shape[self.axis] = self.len;
