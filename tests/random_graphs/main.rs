@@ -48,7 +48,7 @@ fn seeds() -> Range<u64> {
         let (start, end) = text.split_once("..").expect("VIRAL_SEEDS looks like 0..40");
         start.parse().unwrap()..end.parse().unwrap()
     });
-    parsed.unwrap_or(0..40)
+    parsed.unwrap_or(0..150)
 }
 
 /// How a graph is compiled: fully, without its optional pass, for hardware in general, with blocks computed again.
