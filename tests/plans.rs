@@ -12,9 +12,8 @@ use viral_compiler::ops::Random;
 use viral_compiler::plan::{BufferRole, Command, Plan};
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::{DType, TensorType};
-use viral_compiler::{Graph, Options, Placement, compile};
+use viral_compiler::{Graph, Options, Placement, Target, compile};
 use viral_runtime::{Buffer, Device, DeviceOptions, Executable, SlotPool};
-use viral_shaders::Target;
 
 fn bind(device: &Device, plan: &Plan) -> Result<Executable, viral_runtime::Error> {
     let external = |decl: &viral_compiler::plan::BufferDecl| match &decl.role {

@@ -10,6 +10,7 @@ pub(crate) mod weights;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use viral_compiler::plan::{BufferRole, Port};
 use viral_compiler::tensor::Tensor;
 use viral_compiler::{Graph, Options, compile};
 use viral_runtime::{AdapterChoice, Buffer, Device, DeviceOptions, Executable, SlotPool};
@@ -30,23 +31,27 @@ pub(crate) fn run(graph: &Graph, leaves: &HashMap<String, Tensor>, options: &Opt
     let device = device();
     let plan = compile(graph, options).unwrap_or_else(|error| panic!("{error}\n{graph}"));
     let mut buffers: HashMap<String, Buffer> = HashMap::new();
-    for port in plan.inputs.iter().chain(&plan.state).chain(&plan.outputs) {
-        // An output that replaces a state lies in the state's buffer.
-        if buffers.contains_key(&port.name) {
-            continue;
+    for declared in &plan.buffers {
+        if let BufferRole::External(name) = &declared.role {
+            let bytes = declared.bytes.next_multiple_of(16).max(16);
+            buffers.insert(name.clone(), device.buffer(name, bytes).unwrap());
         }
-        let bytes = port.ty.bytes().next_multiple_of(16).max(16);
-        let buffer = device.buffer(&port.name, bytes).unwrap();
+    }
+    let buffer_of = |port: &Port| match &plan.buffers[port.bind.buffer.0 as usize].role {
+        BufferRole::External(name) => &buffers[name],
+        BufferRole::Slot => panic!("`{}` is a port and lies in a slot", port.name),
+    };
+    for port in plan.inputs.iter().chain(&plan.state) {
         if let Some(tensor) = leaves.get(&port.name) {
-            device.write(&buffer, 0, &tensor.to_bytes()).unwrap();
+            device.write(buffer_of(port), port.bind.offset, &tensor.to_bytes()).unwrap();
         }
-        buffers.insert(port.name.clone(), buffer);
     }
     let executable = Executable::new(device, &plan, &|name| buffers.get(name).cloned(), &mut SlotPool::new())
         .unwrap_or_else(|error| panic!("{error}\n{graph}"));
     executable.run().unwrap().wait().unwrap();
-    let read = |port: &viral_compiler::plan::Port| {
-        let bytes = device.read(&buffers[&port.name], 0..port.ty.bytes()).unwrap();
+    let read = |port: &Port| {
+        let range = port.bind.offset..port.bind.offset + port.ty.bytes();
+        let bytes = device.read(buffer_of(port), range).unwrap();
         (port.name.clone(), Tensor::from_bytes(&port.ty, &bytes))
     };
     plan.outputs.iter().map(read).collect()
