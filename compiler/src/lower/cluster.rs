@@ -320,7 +320,7 @@ impl Clusters {
         if between(self, into, from) || between(self, from, into) {
             return;
         }
-        let before = self.groups.clone();
+        let before = [into, from].map(|group| self.groups[group].clone());
         let moved = std::mem::take(&mut self.groups[from].members);
         for &member in &moved {
             self.group_of[member.index()] = Some(into);
@@ -333,7 +333,7 @@ impl Clusters {
             for &member in &moved {
                 self.group_of[member.index()] = Some(from);
             }
-            self.groups = before;
+            [self.groups[into], self.groups[from]] = before;
         }
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use super::rebuild;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
 
@@ -30,7 +29,7 @@ pub enum Remat {
 /// Applies a policy. The last block is left alone: its values are read as soon as they are there.
 pub(crate) fn apply(graph: &Graph, policy: Remat) -> Graph {
     let (Some(backward), true) = (graph.backward_from(), policy != Remat::None) else {
-        return rebuild(graph, |result, node| result.push(node.op.clone(), &node.args));
+        return graph.clone();
     };
     let block_of = blocks(graph, backward);
     let live = graph.live();
