@@ -135,3 +135,51 @@ fn dinov2_inventory_counts() {
         5 + 12 * 15 + 2
     );
 }
+
+/// (map, stored name, canonical name).
+#[test]
+fn other_vision_networks_dialects_agree() {
+    use NameMap::{DepthAnything, Radio, Sam, VisionTower};
+    let cases = [
+        (DepthAnything, "pretrained.blocks.2.ls1.gamma", "encoder.layer.2.layer_scale1.lambda1"),
+        (DepthAnything, "pretrained.pos_embed", "embeddings.position_embeddings"),
+        (DepthAnything, "backbone.encoder.layer.2.layer_scale1.lambda1", "encoder.layer.2.layer_scale1.lambda1"),
+        (DepthAnything, "backbone.layernorm.bias", "layernorm.bias"),
+        (VisionTower, "vision_model.embeddings.class_embedding", "embeddings.class_embedding"),
+        (VisionTower, "encoder.layers.3.mlp.fc1.bias", "encoder.layers.3.mlp.fc1.bias"),
+        (Sam, "image_encoder.patch_embed.proj.weight", "patch_embed.projection.weight"),
+        (Sam, "vision_encoder.patch_embed.projection.weight", "patch_embed.projection.weight"),
+        (Sam, "image_encoder.pos_embed", "pos_embed"),
+        (Sam, "image_encoder.blocks.11.norm2.bias", "layers.11.layer_norm2.bias"),
+        (Sam, "vision_encoder.layers.11.layer_norm2.bias", "layers.11.layer_norm2.bias"),
+        (Sam, "image_encoder.blocks.0.attn.rel_pos_h", "layers.0.attn.rel_pos_h"),
+        (Sam, "image_encoder.blocks.0.attn.qkv.weight", "layers.0.attn.qkv.weight"),
+        (Sam, "image_encoder.blocks.0.mlp.lin2.weight", "layers.0.mlp.lin2.weight"),
+        (Sam, "image_encoder.neck.0.weight", "neck.conv1.weight"),
+        (Sam, "image_encoder.neck.3.bias", "neck.layer_norm2.bias"),
+        (Radio, "base_model.patch_generator.cls_token.token", "patch_generator.cls_token.token"),
+        (Radio, "radio_model.model.patch_generator.cls_token.token", "patch_generator.cls_token.token"),
+        (Radio, "radio_model.model.blocks.0.attn.qkv.bias", "blocks.0.attn.qkv.bias"),
+        (Radio, "input_conditioner.norm_mean", "input_conditioner.norm_mean"),
+        (Radio, "radio_model.input_conditioner.norm_std", "input_conditioner.norm_std"),
+    ];
+    for (map, stored, canonical) in cases {
+        assert_eq!(map.canonical(stored), [canonical], "{map:?} {stored}");
+    }
+    let ignored = [
+        (DepthAnything, "depth_head.scratch.output_conv1.weight"),
+        (DepthAnything, "neck.convs.0.weight"),
+        (DepthAnything, "head.conv1.bias"),
+        (VisionTower, "text_model.embeddings.token_embedding.weight"),
+        (VisionTower, "vision_model.embeddings.position_ids"),
+        (VisionTower, "logit_scale"),
+        (Sam, "mask_decoder.iou_token.weight"),
+        (Sam, "shared_image_embedding.positional_embedding"),
+        (Radio, "radio_model.summary_idxs"),
+    ];
+    for (map, stored) in ignored {
+        assert!(map.canonical(stored).is_empty(), "{map:?} {stored}");
+    }
+    assert_eq!(NameMap::Llava.canonical("base_model.model.model.denoiser.ln_pre.weight"), ["denoiser.ln_pre.weight"]);
+    assert_eq!(NameMap::Llava.canonical("model.mm_inv_projector.x"), ["denoiser.x"]);
+}
