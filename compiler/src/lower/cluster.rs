@@ -11,7 +11,7 @@
 //! Views belong to no group: a load computes its position through them. The exception are views that someone needs in
 //! memory (`forced`); they are copies and behave like elementwise operations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::affine::{Dims, Place, Trouble};
 use super::views::through_view;
@@ -47,6 +47,8 @@ pub(crate) struct Clusters {
     pub(crate) groups: Vec<Group>,
     group_of: Vec<Option<GroupId>>,
     inlined: Vec<bool>,
+    /// Members that other groups compute once more instead of reading them.
+    repeated: Vec<bool>,
 }
 
 /// What the caller learnt from earlier attempts.
@@ -88,10 +90,14 @@ impl Readers {
 impl Clusters {
     /// Groups the live values of a graph whose composites are expanded and whose reductions are in kernel form.
     pub(crate) fn new(graph: &Graph, hints: &Hints, max_inputs: usize) -> Self {
-        let mut this =
-            Self { groups: Vec::new(), group_of: vec![None; graph.len()], inlined: vec![false; graph.len()] };
+        let mut this = Self {
+            groups: Vec::new(),
+            group_of: vec![None; graph.len()],
+            inlined: vec![false; graph.len()],
+            repeated: vec![false; graph.len()],
+        };
         let live = graph.live();
-        this.inline(graph, hints, &live);
+        let readers = this.inline(graph, hints, &live);
         for value in graph.values().filter(|v| live[v.index()]) {
             let forced = hints.forced.contains(&value);
             match graph.node(value).op.class() {
@@ -112,6 +118,7 @@ impl Clusters {
             }
         }
         this.compact();
+        this.repeat(graph, hints, max_inputs, &readers);
         this
     }
 
@@ -130,9 +137,10 @@ impl Clusters {
         self.group_of[value.index()]
     }
 
-    /// The value whose memory (or register) holds `value`, looking through views and nothing else.
+    /// Whether a value is in memory for those outside its group.
     pub(crate) fn is_materialised(&self, graph: &Graph, value: Value) -> bool {
-        self.group_of(value).is_some() || graph.node(value).op.class() == Class::Leaf
+        let is_member = self.group_of(value).is_some() && !self.repeated[value.index()];
+        is_member || graph.node(value).op.class() == Class::Leaf
     }
 
     /// Everything in memory that the group reads from outside, in order of first use.
@@ -166,7 +174,7 @@ impl Clusters {
 
     /// Decides which elementwise values are computed where they are read: those made of indices alone, and those read
     /// once, at positions other than their own or by a column reduction.
-    fn inline(&mut self, graph: &Graph, hints: &Hints, live: &[bool]) {
+    fn inline(&mut self, graph: &Graph, hints: &Hints, live: &[bool]) -> Vec<Readers> {
         let is_output: BTreeSet<Value> = graph.outputs().iter().map(|&(_, value)| value).collect();
         let mut readers = vec![Readers::default(); graph.len()];
         for value in graph.values().rev().filter(|v| live[v.index()]) {
@@ -206,6 +214,56 @@ impl Clusters {
             }
             let of_indices = node.args.iter().all(|&arg| self.of_indices(graph, arg));
             self.inlined[value.index()] = of_indices || readers[value.index()].take_it_inlined();
+        }
+        readers
+    }
+
+    /// Decides which members the other groups compute once more: those that cost more bytes to write and to read back than
+    /// what they are made of. So a forward kernel does not store what only the backward pass reads, such as normalised rows.
+    fn repeat(&mut self, graph: &Graph, hints: &Hints, max_inputs: usize, readers: &[Readers]) {
+        let is_output: BTreeSet<Value> = graph.outputs().iter().map(|&(_, value)| value).collect();
+        let mut inputs: Vec<Vec<Value>> = (0..self.groups.len()).map(|group| self.inputs(graph, group)).collect();
+        let mut reading: HashMap<Value, Vec<GroupId>> = HashMap::new();
+        for (group, inputs) in inputs.iter().enumerate() {
+            inputs.iter().for_each(|&input| reading.entry(input).or_default().push(group));
+        }
+        let bytes = |value: Value| graph.ty(value).bytes() as i64;
+        for value in graph.values() {
+            let is_candidate = self.group_of(value).is_some()
+                && graph.node(value).op.class() == Class::Elementwise
+                && !(is_output.contains(&value) || hints.forced.contains(&value) || hints.barred.contains(&value))
+                && !readers[value.index()].need_memory;
+            let Some(groups) = reading.get(&value).filter(|_| is_candidate).cloned() else { continue };
+            let parts = self.roots(graph, value);
+            let is_stored = |part: Value, reading: &HashMap<Value, Vec<GroupId>>| {
+                graph.node(part).op.class() == Class::Leaf || is_output.contains(&part) || reading.contains_key(&part)
+            };
+            let mut saved = bytes(value);
+            let newly_stored = parts.iter().filter(|&&part| !is_stored(part, &reading));
+            saved -= newly_stored.map(|&part| bytes(part)).sum::<i64>();
+            let mut fits = true;
+            for &group in &groups {
+                let new = parts.iter().filter(|part| !inputs[group].contains(part));
+                let (count, size) = new.fold((0, 0), |(count, size), &part| (count + 1, size + bytes(part)));
+                saved += bytes(value) - size;
+                let members = self.groups[group].members.iter();
+                let stores = members.filter(|&&member| is_stored(member, &reading)).count().max(1);
+                fits &= count <= 1 || inputs[group].len() + count + stores <= max_inputs + 2;
+            }
+            if !fits || saved <= 0 {
+                continue;
+            }
+            self.repeated[value.index()] = true;
+            reading.remove(&value);
+            for group in groups {
+                inputs[group] = self.inputs(graph, group);
+                for &input in &inputs[group] {
+                    let groups = reading.entry(input).or_default();
+                    if !groups.contains(&group) {
+                        groups.push(group);
+                    }
+                }
+            }
         }
     }
 
