@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::output;
-use crate::demo::{self, Preset};
+use crate::demo::{self, PRESETS, Preset, TINY};
 use crate::error::{Result, escape};
 
 /// Write a folder with model, teacher and data in the Hugging Face layout
@@ -14,8 +14,8 @@ pub(super) struct Args {
     /// Folder to write; it must be new or empty
     dir: PathBuf,
     /// What to write
-    #[arg(long, default_value = Preset::Tiny.name(), value_parser = presets())]
-    preset: Preset,
+    #[arg(long, default_value = TINY.name, value_parser = presets())]
+    preset: &'static Preset,
     /// Start of every random stream
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -23,11 +23,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let config = demo::init(&args.dir, args.preset, args.seed)?;
-    log::info!("wrote {}: {}", args.dir.display(), args.preset.help());
+    log::info!("wrote {}: {}", args.dir.display(), args.preset.help);
     output::print(&format!("{}\n", escape(&config.display().to_string())))
 }
 
-fn presets() -> impl TypedValueParser<Value = Preset> {
-    let names = Preset::ALL.map(|preset| PossibleValue::new(preset.name()).help(preset.help()));
-    PossibleValuesParser::new(names).try_map(|name| Preset::from_name(&name).ok_or("unknown preset"))
+fn presets() -> impl TypedValueParser<Value = &'static Preset> {
+    let names = PRESETS.map(|preset| PossibleValue::new(preset.name).help(preset.help));
+    PossibleValuesParser::new(names).try_map(|name| Preset::find(&name).ok_or("unknown preset"))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::options::Options;
 use super::output;
 use crate::config::{Assignment, Config};
-use crate::demo::{self, Preset};
+use crate::demo;
 use crate::engine::{self, Finished};
 use crate::error::{Error, Kind, Result, escape};
 use crate::run;
@@ -55,7 +55,7 @@ fn load(options: &Options, file: &Path, out: Option<&Path>) -> Result<Config> {
 /// Writes what the demonstration needs into its run folder.
 fn demo_config(options: &Options, out: Option<&Path>) -> Result<Config> {
     let out = out.map_or_else(unused_demo_folder, Path::to_path_buf);
-    let file = demo::init(&out.join("inputs"), Preset::Tiny, Config::default().train.seed)?;
+    let file = demo::init(&out.join("inputs"), &demo::TINY, Config::default().train.seed)?;
     log::info!("made up a tiny model, teacher, tokenizer and pictures in {}", out.join("inputs").display());
     load(options, &file, Some(&out))
 }

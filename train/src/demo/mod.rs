@@ -1,22 +1,24 @@
 //! Ready-made model, teacher and data folders in the Hugging Face layout.
 //!
 //! The `tiny` preset holds everything a training run needs and trains in well under a minute on two CPU cores: random
-//! weights, a tokenizer, pictures of coloured shapes and questions about them. Its files are a pure function of the
-//! seed, the same bytes on every machine. The other presets hold the configurations of published models without their
-//! weights: enough to plan memory and work, and the folder that downloaded weights go into.
+//! weights, a tokenizer, pictures of coloured shapes and questions about them. `small` holds the same for a model that
+//! is large enough to measure speed on. Their files are a pure function of the seed, the same bytes on every machine.
+//! The other presets hold the configurations of published models without their weights: enough to plan memory and work,
+//! and the folder that downloaded weights go into.
 
+mod complete;
 mod presets;
 mod scenes;
 #[cfg(test)]
 mod tests;
-mod tiny;
 mod tokenizer;
 mod weights;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use presets::Preset;
+use presets::Content;
+pub use presets::{PRESETS, Preset, TINY};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
@@ -25,7 +27,7 @@ use crate::error::{Error, Kind, Result};
 ///
 /// # Errors
 /// `dir` exists and holds something, or cannot be written.
-pub fn init(dir: &Path, preset: Preset, seed: u64) -> Result<PathBuf> {
+pub fn init(dir: &Path, preset: &Preset, seed: u64) -> Result<PathBuf> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error {
             kind: Kind::Config,
@@ -35,9 +37,9 @@ pub fn init(dir: &Path, preset: Preset, seed: u64) -> Result<PathBuf> {
             hint: "name another folder".into(),
         });
     }
-    match preset.published() {
-        Some(published) => published.write(dir)?,
-        None => tiny::write_folder(dir, seed)?,
+    match &preset.content {
+        Content::Complete(complete) => complete.write(dir, seed)?,
+        Content::Published(published) => published().write(dir)?,
     }
     Ok(dir.join("config.toml"))
 }

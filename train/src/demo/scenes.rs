@@ -5,11 +5,6 @@ use serde_json::{Value, json};
 
 use crate::random::Random;
 
-/// Pictures of the demo.
-const PICTURES: usize = 320;
-/// Records without a picture.
-const TEXTS: usize = 80;
-
 const COLOURS: [(&str, [u8; 3]); 6] = [
     ("red", [205, 40, 40]),
     ("green", [40, 150, 60]),
@@ -24,6 +19,19 @@ pub(super) const MEAN_BACKGROUND: [f64; 3] = [232.5, 235.0, 226.25];
 /// Width and height; most are not square, so padding has something to do.
 const CANVASES: [(u32, u32); 3] = [(96, 72), (72, 96), (84, 84)];
 const NUMBERS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+/// What a dataset is made of.
+#[derive(Debug)]
+pub(super) struct SceneSet {
+    /// Pictures, each with a record of its own.
+    pub(super) pictures: usize,
+    /// Records without a picture; `pictures` is a multiple of it.
+    pub(super) texts: usize,
+    /// Questions about a picture, at most.
+    pub(super) rounds: usize,
+    /// Pixels of a picture's sides, as a multiple of [`CANVASES`].
+    pub(super) scale: u32,
+}
 
 /// The demo's dataset.
 pub(super) struct Scenes {
@@ -41,18 +49,20 @@ impl Scenes {
     }
 }
 
-/// Draws the pictures and writes the conversations. Every fifth record has no picture.
-pub(super) fn generate(seed: u64) -> Scenes {
+/// Draws the pictures and writes the conversations. Records without a picture are spread evenly among the others.
+pub(super) fn generate(set: &SceneSet, seed: u64) -> Scenes {
     let mut random = Random::new(seed, "scenes");
     let mut scenes = Scenes { pictures: Vec::new(), records: Vec::new() };
-    for index in 0..PICTURES {
-        let scene = Scene::random(&mut random);
+    let mut texts = 0;
+    for index in 0..set.pictures {
+        let scene = Scene::random(&mut random, set.scale);
         let name = format!("{index:03}.png");
         let id = format!("picture-{index:03}");
         scenes.pictures.push((name.clone(), scene.draw(&mut random)));
-        scenes.records.push(scene.record(&id, &name, &mut random));
-        if index % (PICTURES / TEXTS) == 0 {
-            let id = format!("text-{:03}", index * TEXTS / PICTURES);
+        scenes.records.push(scene.record(&id, &name, set.rounds, &mut random));
+        if index * set.texts / set.pictures >= texts && texts < set.texts {
+            let id = format!("text-{texts:03}");
+            texts += 1;
             scenes.records.push(json!({"id": id, "conversations": turns(text_only(&mut random), None)}));
         }
     }
@@ -128,7 +138,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn random(random: &mut Random) -> Self {
+    fn random(random: &mut Random, scale: u32) -> Self {
         Self {
             shape: random.pick([Shape::Circle, Shape::Square, Shape::Triangle]),
             colour: random.pick(COLOURS),
@@ -136,7 +146,10 @@ impl Scene {
             count: random.pick([1, 1, 1, 2, 3, 4]),
             side: random.pick([Side::Left, Side::Right, Side::Top, Side::Bottom]),
             background: random.pick(BACKGROUNDS),
-            canvas: random.pick(CANVASES),
+            canvas: {
+                let (width, height) = random.pick(CANVASES);
+                (width * scale, height * scale)
+            },
         }
     }
 
@@ -162,7 +175,7 @@ impl Scene {
         picture
     }
 
-    fn record(&self, id: &str, file: &str, random: &mut Random) -> Value {
+    fn record(&self, id: &str, file: &str, most_rounds: usize, random: &mut Random) -> Value {
         let (shape, colour) = (self.shape.name(), self.colour.0);
         let mut rounds = if self.count == 1 {
             vec![
@@ -180,7 +193,7 @@ impl Scene {
         };
         let opening = random.below(rounds.len());
         rounds.swap(0, opening);
-        rounds.truncate(1 + random.below(2));
+        rounds.truncate(1 + random.below(most_rounds));
         json!({"id": id, "image": file, "conversations": turns(rounds, Some(random.below(4) == 0))})
     }
 }
@@ -222,10 +235,12 @@ mod tests {
     use super::*;
     use crate::data::Record;
 
+    const SET: SceneSet = SceneSet { pictures: 60, texts: 15, rounds: 2, scale: 1 };
+
     #[test]
     fn records_keep_the_rules() {
-        let scenes = generate(7);
-        assert_eq!((scenes.pictures.len(), scenes.records.len()), (PICTURES, PICTURES + TEXTS));
+        let scenes = generate(&SET, 7);
+        assert_eq!((scenes.pictures.len(), scenes.records.len()), (SET.pictures, SET.pictures + SET.texts));
         for value in &scenes.records {
             match Record::parse(value.to_string().as_bytes()) {
                 Ok(record) => assert_eq!(record.image.is_some(), record.modality_length > 0),
@@ -233,14 +248,14 @@ mod tests {
             }
         }
         let texts = scenes.records.iter().filter(|record| record.get("image").is_none()).count();
-        assert_eq!(texts, TEXTS);
+        assert_eq!(texts, SET.texts);
     }
 
     #[test]
     fn pictures_show_the_colour_they_are_said_to_have() {
         let mut random = Random::new(3, "test");
         for _ in 0..40 {
-            let scene = Scene::random(&mut random);
+            let scene = Scene::random(&mut random, 1);
             let picture = scene.draw(&mut random);
             let painted = picture.pixels().filter(|pixel| pixel.0 == scene.colour.1).count();
             let area = picture.pixels().len();
@@ -258,9 +273,9 @@ mod tests {
 
     #[test]
     fn scenes_repeat() {
-        let (a, b) = (generate(1), generate(1));
+        let (a, b) = (generate(&SET, 1), generate(&SET, 1));
         assert_eq!(a.records, b.records);
         assert!(a.pictures.iter().zip(&b.pictures).all(|(a, b)| a.1 == b.1));
-        assert_ne!(a.records, generate(2).records);
+        assert_ne!(a.records, generate(&SET, 2).records);
     }
 }

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use viral_model::config::{Dinov2Config, ImageProcessorConfig, LlavaConfig};
 use viral_model::weights::{Checkpoint, Inventory, NameMap};
 
+use super::presets::SMALL;
 use super::*;
 use crate::config::{Config, Overrides};
-use crate::data::buckets;
-use crate::engine::Bundle;
+use crate::data::{Dataset, Geometry, buckets};
+use crate::engine::{Bundle, Networks, Preparer};
 
 type TestResult = std::result::Result<(), Box<dyn StdError>>;
 
@@ -36,11 +37,20 @@ fn snapshot(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(files(dir)?.into_iter().map(|(path, bytes)| (relative(path), bytes)).collect())
 }
 
+/// Writes a preset's folder without weights.
+fn configurations(dir: &Path, preset: &Preset) -> Result<PathBuf> {
+    match &preset.content {
+        Content::Complete(complete) => complete.write_all_but_weights(dir, 1)?,
+        Content::Published(published) => published().write(dir)?,
+    }
+    Ok(dir.join("config.toml"))
+}
+
 #[test]
 fn every_preset_has_a_valid_configuration() -> TestResult {
-    for preset in Preset::ALL {
+    for preset in PRESETS {
         let dir = tempfile::tempdir()?;
-        let file = init(dir.path(), preset, 1)?;
+        let file = configurations(dir.path(), preset)?;
         let config = Config::load(&file, &Overrides::default())?;
         let llava = LlavaConfig::from_dir(&config.model.path)?;
         let teacher = Dinov2Config::from_dir(&config.vra.teacher)?;
@@ -48,25 +58,25 @@ fn every_preset_has_a_valid_configuration() -> TestResult {
         assert_eq!(processor, ImageProcessorConfig::clip(llava.vision.image_size));
         // The teacher yields one target for each visual token.
         let grid = llava.vision.image_size / teacher.patch_size;
-        assert_eq!(grid * grid, llava.visual_tokens(), "{}", preset.name());
-        assert!(config.vra.layers.iter().all(|&layer| layer < llava.text.layers), "{}", preset.name());
-        assert_eq!(Preset::from_name(preset.name()), Some(preset));
+        assert_eq!(grid * grid, llava.visual_tokens(), "{}", preset.name);
+        assert!(config.vra.layers.iter().all(|&layer| layer < llava.text.layers), "{}", preset.name);
+        assert!(Preset::find(preset.name).is_some_and(|found| std::ptr::eq(found, preset)));
     }
     Ok(())
 }
 
 #[test]
 fn published_models_have_their_known_sizes() -> TestResult {
-    for (preset, parameters) in [(Preset::Llava7b, 7_063_427_072u64), (Preset::Llava13b, 13_351_494_656)] {
+    for (preset, parameters) in [("llava-1.5-7b", 7_063_427_072u64), ("llava-1.5-13b", 13_351_494_656)] {
         let dir = tempfile::tempdir()?;
-        init(dir.path(), preset, 0)?;
+        configurations(dir.path(), Preset::find(preset).ok_or(preset)?)?;
         let llava = LlavaConfig::from_dir(&dir.path().join("llava"))?;
         let text = &llava.text;
         let (hidden, wide) = (text.hidden_size as u64, text.intermediate_size as u64);
         let layer = 4 * hidden * hidden + 3 * hidden * wide + 2 * hidden;
         let language = text.layers as u64 * layer + 2 * text.vocab_size as u64 * hidden + hidden;
         let vision = 303_507_456 + 1024 * hidden + hidden + hidden * hidden + hidden;
-        assert_eq!(language + vision, parameters, "{}", preset.name());
+        assert_eq!(language + vision, parameters, "{preset}");
     }
     Ok(())
 }
@@ -75,7 +85,7 @@ fn published_models_have_their_known_sizes() -> TestResult {
 fn the_tiny_folder_is_a_function_of_the_seed() -> TestResult {
     let write = |seed| -> std::result::Result<_, Box<dyn StdError>> {
         let dir = tempfile::tempdir()?;
-        init(dir.path(), Preset::Tiny, seed)?;
+        init(dir.path(), &TINY, seed)?;
         Ok(snapshot(dir.path())?)
     };
     let (first, again, other) = (write(5)?, write(5)?, write(6)?);
@@ -91,7 +101,7 @@ fn the_tiny_folder_is_a_function_of_the_seed() -> TestResult {
 #[test]
 fn the_tiny_weights_are_complete() -> TestResult {
     let dir = tempfile::tempdir()?;
-    init(dir.path(), Preset::Tiny, 1)?;
+    init(dir.path(), &TINY, 1)?;
     let llava = LlavaConfig::from_dir(&dir.path().join("llava"))?;
     Checkpoint::open(&dir.path().join("llava"), NameMap::Llava)?.check(&Inventory::llava(&llava))?;
     let teacher = Dinov2Config::from_dir(&dir.path().join("dinov2"))?;
@@ -102,7 +112,7 @@ fn the_tiny_weights_are_complete() -> TestResult {
 #[test]
 fn the_tiny_folder_can_be_trained_on() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let config = Config::load(&init(dir.path(), Preset::Tiny, 1)?, &Overrides::default())?;
+    let config = Config::load(&init(dir.path(), &TINY, 1)?, &Overrides::default())?;
     config.check_paths()?;
     let bundle = Bundle::open(&config)?;
     assert_eq!(bundle.dataset.len(), 400);
@@ -125,10 +135,26 @@ fn the_tiny_folder_can_be_trained_on() -> TestResult {
 }
 
 #[test]
+fn a_step_of_the_small_folder_has_the_tokens_that_it_says() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let config = Config::load(&configurations(dir.path(), &SMALL)?, &Overrides::default())?;
+    let networks = Networks::open(&config)?;
+    let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
+    let geometry = Geometry { visual_tokens: 256, max_length: config.train.max_length, image_side: 224 };
+    assert_eq!(networks.llava.visual_tokens(), geometry.visual_tokens);
+    dataset.measure(&Preparer::open(&config, &networks)?, geometry)?;
+    for step in dataset.shapes().chunks(config.train.batch) {
+        let tokens: u32 = step.iter().map(|shape| shape.tokens).sum();
+        assert!((1090..=1150).contains(&tokens), "{tokens}");
+    }
+    Ok(())
+}
+
+#[test]
 fn nothing_is_overwritten() -> TestResult {
     let dir = tempfile::tempdir()?;
     fs::write(dir.path().join("mine"), "x")?;
-    match init(dir.path(), Preset::Tiny, 1) {
+    match init(dir.path(), &TINY, 1) {
         Err(error) => assert!(error.what.contains("not empty"), "{error}"),
         Ok(path) => panic!("{}", path.display()),
     }

@@ -23,23 +23,27 @@ pub(super) const PAD: &str = "<pad>";
 /// What LLaMA writes for a space.
 const SPACE: char = '▁';
 
-/// A tokenizer trained on `text` with `size` ids in all. The last two are [`IMAGE`] and [`PAD`].
+/// A tokenizer trained on `text` with `size` ids at most. The last two are [`IMAGE`] and [`PAD`]. Each of `sentences`,
+/// which belong to the text, becomes one piece, if `size` leaves room for it.
 ///
 /// The order of ids is that of LLaMA's vocabulary: specials, the 256 bytes, merged pieces and characters. As with
 /// Vicuna, a space goes in front of a text but not in front of what follows a special token.
-pub(super) fn train(text: &str, size: usize) -> Result<Tokenizer> {
-    build(text, size).map_err(|error| Error::internal("cannot build the demo's tokenizer", error.to_string()))
+pub(super) fn train(text: &str, sentences: &[&str], size: usize) -> Result<Tokenizer> {
+    build(text, sentences, size)
+        .map_err(|error| Error::internal("cannot build the demo's tokenizer", error.to_string()))
 }
 
-fn build(text: &str, size: usize) -> tokenizers::Result<Tokenizer> {
+fn build(text: &str, sentences: &[&str], size: usize) -> tokenizers::Result<Tokenizer> {
     let reserved = SPECIALS.iter().map(|name| (*name).to_owned()).chain((0..=255).map(|b| format!("<0x{b:02X}>")));
     let mut trainer = BpeTrainer::builder()
         .vocab_size(size - 2)
         .show_progress(false)
         .special_tokens(reserved.map(|name| AddedToken::from(name, true)).collect())
         .build();
+    let spaced = |piece: String| piece.replace(' ', "▁");
     trainer.feed(std::iter::once(text), |text| {
-        Ok(text.split_whitespace().flat_map(pieces).map(|piece| piece.replace(' ', "▁")).collect())
+        let words = text.split_whitespace().flat_map(pieces).map(spaced);
+        Ok(words.chain(sentences.iter().map(|sentence| spaced(format!(" {sentence}")))).collect())
     })?;
     let mut model = BPE::builder().unk_token(SPECIALS[0].into()).fuse_unk(true).byte_fallback(true).build()?;
     trainer.train(&mut model)?;
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn ids_are_laid_out_as_in_llama() -> Result<()> {
-        let tokenizer = train(TEXT, 300)?;
+        let tokenizer = train(TEXT, &[], 300)?;
         assert_eq!(tokenizer.token_to_id("</s>"), Some(2));
         assert_eq!(tokenizer.token_to_id("<0x0A>"), Some(13));
         assert_eq!(tokenizer.get_vocab_size(true), 300);
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn spaces_and_bytes_behave_as_in_vicuna() -> Result<()> {
-        let tokenizer = train(TEXT, 330)?;
+        let tokenizer = train(TEXT, &[], 330)?;
         let space = tokenizer.token_to_id("▁");
         // A chunk that begins with a line end begins with the bare space piece; the line end is a byte.
         assert_eq!(ids(&tokenizer, "\n").iter().map(|&id| Some(id)).collect::<Vec<_>>(), [Some(1), space, Some(13)]);
@@ -135,7 +139,7 @@ mod tests {
     #[test]
     fn training_repeats() -> Result<()> {
         let text =
-            || train(TEXT, 320)?.to_string(true).map_err(|error| Error::internal("tokenizer", error.to_string()));
+            || train(TEXT, &[], 320)?.to_string(true).map_err(|error| Error::internal("tokenizer", error.to_string()));
         assert_eq!(text()?, text()?);
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(super) struct Tensor {
 }
 
 /// Extents of the language model.
+#[derive(Debug)]
 pub(super) struct TextShape {
     pub(super) vocab: usize,
     pub(super) hidden: usize,
@@ -34,6 +35,7 @@ pub(super) struct TextShape {
 }
 
 /// Extents of a vision transformer.
+#[derive(Debug)]
 pub(super) struct VisionShape {
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
@@ -51,8 +53,8 @@ impl VisionShape {
     }
 }
 
-/// Deviation of the head's rows: aligned with a normalised state of width 128 it gives a logit of about 15.
-const HEAD_STD: f64 = 0.12;
+/// The logit of a normalised state that is aligned with a row of the head: its deviation times the model's width.
+const ALIGNED_LOGIT: f64 = 15.36;
 /// Deviation of the vision models' position tables, well below what a coloured patch adds.
 const POSITION_STD: f64 = 0.5;
 
@@ -81,7 +83,7 @@ pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Te
         out.constant(&format!("{prefix}.post_attention_layernorm.weight"), &[text.hidden], 1.0);
     }
     out.constant("language_model.model.norm.weight", &[text.hidden], 1.0);
-    out.normal("language_model.lm_head.weight", &[text.vocab, text.hidden], HEAD_STD);
+    out.normal("language_model.lm_head.weight", &[text.vocab, text.hidden], ALIGNED_LOGIT / text.hidden as f64);
     out.tensors
 }
 

@@ -34,8 +34,10 @@ use crate::config::Config;
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
 use crate::run::{DeviceRecord, Outcome, Recorder, RunFolder, RunRecord, Summary};
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Networks};
 pub use inspect::Inspection;
+#[cfg(test)]
+pub(crate) use prepare::Preparer;
 pub use report::{dump, plan_report};
 pub use session::Session;
 

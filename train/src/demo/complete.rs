@@ -1,0 +1,203 @@
+//! Complete folders: a LLaVA, a teacher, a tokenizer, pictures and conversations, with random weights.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::path::Path;
+
+use image::ImageFormat;
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+use viral_model::weights::{TensorOut, write_safetensors};
+
+use super::scenes::{self, SceneSet, Scenes};
+use super::tokenizer::{self, IMAGE, PAD, SPECIALS};
+use super::weights::{self, Tensor, TextShape, VisionShape};
+use super::{clip_processor, write, write_json};
+use crate::error::{Error, Kind, Result};
+
+const README: &str = include_str!("complete.md");
+
+/// What the template says around every conversation; the tokenizer learns from it as well.
+const TEMPLATE: [&str; 3] = [
+    "A chat between a curious user and an artificial intelligence assistant.",
+    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+    "USER: ASSISTANT:",
+];
+
+/// A folder in which everything is there.
+#[derive(Debug)]
+pub(super) struct Complete {
+    /// First line of the folder's README.
+    pub(super) title: &'static str,
+    pub(super) text: TextShape,
+    pub(super) clip: VisionShape,
+    pub(super) dinov2: VisionShape,
+    /// Longest sequence that the model is made for.
+    pub(super) max_positions: usize,
+    pub(super) scenes: SceneSet,
+    /// Whether a sentence of the template is one token, which makes samples short.
+    pub(super) whole_sentences: bool,
+    /// Content of `config.toml`.
+    pub(super) config: &'static str,
+}
+
+impl Complete {
+    /// Writes the whole folder.
+    pub(super) fn write(&self, dir: &Path, seed: u64) -> Result<()> {
+        self.write_all_but_weights(dir, seed)?;
+        write_weights(&dir.join("llava/model.safetensors"), &weights::llava(&self.text, &self.clip, seed))?;
+        write_weights(&dir.join("dinov2/model.safetensors"), &weights::dinov2(&self.dinov2, seed))
+    }
+
+    /// Writes configurations, tokenizer and data.
+    pub(super) fn write_all_but_weights(&self, dir: &Path, seed: u64) -> Result<()> {
+        let scenes = scenes::generate(&self.scenes, seed);
+        write_data(dir, &scenes)?;
+        let sentences: &[&str] = if self.whole_sentences { &TEMPLATE[..2] } else { &[] };
+        let text = format!("{}\n{}", TEMPLATE.join(" "), scenes.text());
+        self.write_llava(&dir.join("llava"), &tokenizer::train(&text, sentences, self.text.vocab)?)?;
+        write_json(&dir.join("dinov2/config.json"), &self.dinov2_config())?;
+        write(&dir.join("README.md"), README.replace("{title}", self.title))?;
+        write(&dir.join("config.toml"), self.config)
+    }
+
+    fn write_llava(&self, dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
+        let ids = tokenizer::special_ids(tokenizer);
+        write_json(&dir.join("config.json"), &self.llava_config(&ids))?;
+        let text = tokenizer
+            .to_string(true)
+            .map_err(|error| Error::internal("cannot encode the demo's tokenizer", error.to_string()))?;
+        write(&dir.join("tokenizer.json"), text + "\n")?;
+        write_json(&dir.join("tokenizer_config.json"), &self.tokenizer_config(&ids))?;
+        write_json(
+            &dir.join("special_tokens_map.json"),
+            &json!({"bos_token": SPECIALS[1], "eos_token": SPECIALS[2], "pad_token": PAD, "unk_token": SPECIALS[0]}),
+        )?;
+        write_json(
+            &dir.join("generation_config.json"),
+            &json!({"bos_token_id": ids.get(SPECIALS[1]), "eos_token_id": ids.get(SPECIALS[2]), "pad_token_id": ids.get(PAD)}),
+        )?;
+        write_json(&dir.join("preprocessor_config.json"), &clip_processor(self.clip.image))?;
+        write_json(
+            &dir.join("processor_config.json"),
+            &json!({
+                "processor_class": "LlavaProcessor",
+                "image_token": IMAGE,
+                "num_additional_image_tokens": 1,
+                "patch_size": self.clip.patch,
+                "vision_feature_select_strategy": "default",
+            }),
+        )
+    }
+
+    fn llava_config(&self, ids: &HashMap<&str, u32>) -> Value {
+        json!({
+            "architectures": ["LlavaForConditionalGeneration"],
+            "model_type": "llava",
+            "ignore_index": -100,
+            "image_seq_length": (self.clip.image / self.clip.patch).pow(2),
+            "image_token_index": ids.get(IMAGE),
+            "pad_token_id": ids.get(PAD),
+            "projector_hidden_act": "gelu",
+            "multimodal_projector_bias": true,
+            "vision_feature_layer": -2,
+            "vision_feature_select_strategy": "default",
+            "tie_word_embeddings": false,
+            "torch_dtype": "float32",
+            "text_config": {
+                "model_type": "llama",
+                "vocab_size": self.text.vocab,
+                "hidden_size": self.text.hidden,
+                "intermediate_size": self.text.intermediate,
+                "num_hidden_layers": self.text.layers,
+                "num_attention_heads": self.text.heads,
+                "num_key_value_heads": self.text.kv_heads,
+                "max_position_embeddings": self.max_positions,
+                "rms_norm_eps": 1e-5,
+                "rope_theta": 10000.0,
+                "hidden_act": "silu",
+                "bos_token_id": ids.get(SPECIALS[1]),
+                "eos_token_id": ids.get(SPECIALS[2]),
+                "pad_token_id": ids.get(PAD),
+                "tie_word_embeddings": false,
+            },
+            "vision_config": {
+                "model_type": "clip_vision_model",
+                "hidden_size": self.clip.hidden,
+                "intermediate_size": self.clip.intermediate,
+                "num_hidden_layers": self.clip.layers,
+                "num_attention_heads": self.clip.heads,
+                "image_size": self.clip.image,
+                "patch_size": self.clip.patch,
+                "projection_dim": self.clip.hidden,
+                "hidden_act": "quick_gelu",
+                "layer_norm_eps": 1e-5,
+            },
+        })
+    }
+
+    fn tokenizer_config(&self, ids: &HashMap<&str, u32>) -> Value {
+        let added = |name: &str| json!({"content": name, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true});
+        let mut names: Vec<_> = ids.iter().collect();
+        names.sort_by_key(|(_, id)| **id);
+        let decoder: serde_json::Map<String, Value> =
+            names.into_iter().map(|(name, id)| (id.to_string(), added(name))).collect();
+        json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": SPECIALS[1],
+            "eos_token": SPECIALS[2],
+            "unk_token": SPECIALS[0],
+            "pad_token": PAD,
+            "image_token": IMAGE,
+            "clean_up_tokenization_spaces": false,
+            "model_max_length": self.max_positions,
+            "padding_side": "right",
+            "processor_class": "LlavaProcessor",
+            "added_tokens_decoder": decoder,
+        })
+    }
+
+    fn dinov2_config(&self) -> Value {
+        json!({
+            "architectures": ["Dinov2Model"],
+            "model_type": "dinov2",
+            "hidden_size": self.dinov2.hidden,
+            "num_hidden_layers": self.dinov2.layers,
+            "num_attention_heads": self.dinov2.heads,
+            "mlp_ratio": self.dinov2.intermediate / self.dinov2.hidden,
+            "image_size": self.dinov2.image,
+            "patch_size": self.dinov2.patch,
+            "layer_norm_eps": 1e-6,
+            "hidden_act": "gelu",
+            "qkv_bias": true,
+            "use_swiglu_ffn": false,
+            "torch_dtype": "float32",
+        })
+    }
+}
+
+fn write_data(dir: &Path, scenes: &Scenes) -> Result<()> {
+    for (name, picture) in &scenes.pictures {
+        let mut png = Cursor::new(Vec::new());
+        picture
+            .write_to(&mut png, ImageFormat::Png)
+            .map_err(|error| Error::internal("cannot encode a picture", error.to_string()))?;
+        write(&dir.join("images").join(name), png.into_inner())?;
+    }
+    let records: Vec<String> = scenes.records.iter().map(|record| format!("  {record}")).collect();
+    write(&dir.join("train.json"), format!("[\n{}\n]\n", records.join(",\n")))
+}
+
+fn write_weights(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|tensor| TensorOut::f32(tensor.name.as_str(), tensor.shape.as_slice(), &tensor.values))
+        .collect();
+    write_safetensors(path, &tensors).map_err(|error| Error {
+        kind: Kind::Io,
+        what: "cannot write the demo's weights".into(),
+        place: path.display().to_string(),
+        why: error.to_string(),
+        hint: "check the disk and its free space".into(),
+    })
+}
