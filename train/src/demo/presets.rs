@@ -24,7 +24,7 @@ pub struct Preset {
 #[derive(Debug)]
 pub(super) enum Content {
     /// Everything that a run needs.
-    Complete(Complete),
+    Complete(&'static Complete),
     /// Configurations only.
     Published(fn() -> Published),
 }
@@ -33,7 +33,7 @@ pub(super) enum Content {
 pub static TINY: Preset = Preset {
     name: "tiny",
     help: "Tiny random model, teacher, tokenizer and pictures; trains in a minute",
-    content: Content::Complete(Complete {
+    content: Content::Complete(&Complete {
         title: "A tiny model to try viral-wgpu with",
         text: TextShape { vocab: 512, hidden: 128, intermediate: 256, layers: 4, heads: 4, kv_heads: 2 },
         clip: VisionShape { hidden: 64, intermediate: 128, layers: 3, heads: 4, image: 84, patch: 14 },
@@ -49,7 +49,7 @@ pub static TINY: Preset = Preset {
 pub(super) static SMALL: Preset = Preset {
     name: "small",
     help: "Random model of 65 million parameters, teacher, tokenizer and pictures, to measure speed on",
-    content: Content::Complete(Complete {
+    content: Content::Complete(&Complete {
         title: "A small model to measure viral-wgpu with",
         text: TextShape { vocab: 32_000, hidden: 512, intermediate: 1408, layers: 8, heads: 8, kv_heads: 8 },
         clip: VisionShape { hidden: 256, intermediate: 1024, layers: 6, heads: 4, image: 224, patch: 14 },
