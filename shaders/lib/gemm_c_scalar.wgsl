@@ -1,6 +1,6 @@
 // C for any alignment: access to four consecutive elements from cell `at` on, of which those up to the `last`-th exist.
 
-@group(0) @binding(C_BINDING) var<storage, read_write> c: array<f32>;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
 fn load_c(at: u32, last: u32) -> vec4<f32> {
     return vec4<f32>(c[at], c[at + min(1u, last)], c[at + min(2u, last)], c[at + min(3u, last)]);
@@ -17,4 +17,20 @@ fn store_c(at: u32, last: u32, value: vec4<f32>) {
     if last >= 3u {
         c[at + 3u] = value.w;
     }
+}
+
+// The epilogue of four finished sums, of which those up to the `last`-th exist.
+fn finish_c(place: Place, row: u32, column: u32, last: u32, value: vec4<f32>) -> vec4<f32> {
+    var finished = value;
+    finished.x = epilogue(value.x, at_of(place, row, column));
+    if last >= 1u {
+        finished.y = epilogue(value.y, at_of(place, row, column + 1u));
+    }
+    if last >= 2u {
+        finished.z = epilogue(value.z, at_of(place, row, column + 2u));
+    }
+    if last >= 3u {
+        finished.w = epilogue(value.w, at_of(place, row, column + 3u));
+    }
+    return finished;
 }

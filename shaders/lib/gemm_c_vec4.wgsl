@@ -1,6 +1,6 @@
 // C where all is aligned to four elements: access to cell `at`; a cell is never cut, so `last` is always 3.
 
-@group(0) @binding(C_BINDING) var<storage, read_write> c: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
 
 fn load_c(at: u32, last: u32) -> vec4<f32> {
     return c[at];
@@ -8,4 +8,9 @@ fn load_c(at: u32, last: u32) -> vec4<f32> {
 
 fn store_c(at: u32, last: u32, value: vec4<f32>) {
     c[at] = value;
+}
+
+// The epilogue of a cell of finished sums.
+fn finish_c(place: Place, row: u32, column: u32, last: u32, value: vec4<f32>) -> vec4<f32> {
+    return epilogue(value, at_of(place, row, column));
 }

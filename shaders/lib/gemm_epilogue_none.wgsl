@@ -1,5 +1,5 @@
 // Hook epilogue, default: C = alpha * A * B.
 
-fn epilogue(sum: vec4<f32>, c_at: u32, d_at: u32, last: u32) -> vec4<f32> {
-    return sum;
+fn epilogue(value: Cell, at: At) -> Cell {
+    return value;
 }

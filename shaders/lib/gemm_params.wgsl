@@ -1,44 +1,12 @@
-// Parameters of one GEMM dispatch, C[b, m, n] = alpha * sum_k A[b, m, k] * B[b, k, n] + epilogue.
+// Parameters of one GEMM dispatch, C[b, m, n] = epilogue(alpha * sum_k A[b, m, k] * B[b, k, n]), and what follows from them.
 //
 // A buffer is an array of cells of CELL consecutive floats (1 or 4). Offsets and strides count cells, extents (m, n, k)
 // count elements. A batch index b is (b0, b1, b2) with b2 fastest; a stride of 0 broadcasts.
-
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    alpha: f32,
-    a_offset: u32,
-    a_row: u32,
-    a_batch0: u32,
-    a_batch1: u32,
-    a_batch2: u32,
-    b_offset: u32,
-    b_row: u32,
-    b_batch0: u32,
-    b_batch1: u32,
-    b_batch2: u32,
-    c_offset: u32,
-    c_row: u32,
-    c_batch0: u32,
-    c_batch1: u32,
-    c_batch2: u32,
-    d_offset: u32,
-    d_row: u32,
-    d_batch0: u32,
-    d_batch1: u32,
-    d_batch2: u32,
-    // Extents of the two inner batch dimensions.
-    batch1: u32,
-    batch2: u32,
-    // C is cut into row_tiles x column_tiles tiles of tile_rows rows; one workgroup computes one tile.
-    tile_rows: u32,
-    row_tiles: u32,
-    column_tiles: u32,
-    // Workgroups that have work, and the width of the grid they are folded into.
-    tiles: u32,
-    grid_x: u32,
-}
+//
+// struct Params is generated: m, n, k, alpha; of each operand x: x_offset, x_row (from one stored row to the next) and
+// x_batch0 .. x_batch2; batch1 and batch2, the extents of the two inner batch dimensions. C is cut into row_tiles x column_tiles
+// tiles of tile_rows rows; one workgroup computes one tile; tiles is the number of workgroups that have work, grid_x the
+// width of the grid they are folded into. Last come the hook's words h0, h1, ..
 
 @group(0) @binding(0) var<uniform> p: Params;
 
@@ -47,7 +15,7 @@ struct Place {
     a: u32,
     b: u32,
     c: u32,
-    d: u32,
+    batch: vec3<u32>,
     row_tile: u32,
     column_tile: u32,
 }
@@ -66,10 +34,25 @@ fn place_of(id: u32) -> Place {
         p.a_offset + b0 * p.a_batch0 + b1 * p.a_batch1 + b2 * p.a_batch2,
         p.b_offset + b0 * p.b_batch0 + b1 * p.b_batch1 + b2 * p.b_batch2,
         p.c_offset + b0 * p.c_batch0 + b1 * p.c_batch1 + b2 * p.c_batch2,
-        p.d_offset + b0 * p.d_batch0 + b1 * p.d_batch1 + b2 * p.d_batch2,
+        vec3<u32>(b0, b1, b2),
         row_tile,
         column_tile,
     );
+}
+
+// Which cell of C an epilogue is about: batch index, row, column (in cells), and its number in a densely stored C.
+struct At {
+    batch: vec3<u32>,
+    row: u32,
+    column: u32,
+    index: u32,
+}
+
+// The cell of C with the element at `row` and `column`.
+fn at_of(place: Place, row: u32, column: u32) -> At {
+    let matrix = (place.batch.x * p.batch1 + place.batch.y) * p.batch2 + place.batch.z;
+    let index = (matrix * p.m + row) * (p.n / CELL) + column / CELL;
+    return At(place.batch, row, column / CELL, index);
 }
 
 // The first of four elements from `at` on, moved back to a cell below `end` where it is not below it already.

@@ -1,8 +1,11 @@
 //! Matrix products: which pieces make which GEMM kernel, and how a problem becomes parameter words and a grid.
 //!
 //! ```text
-//! C[b, m, n] = alpha * sum_k A[b, m, k] * B[b, k, n] + epilogue       b = (b0, b1, b2)
+//! C[b, m, n] = alpha * sum_k A[b, m, k] * B[b, k, n]        b = (b0, b1, b2)
 //! ```
+//!
+//! Whatever follows the product element by element (bias, activation, residual, ..) can be done while the sums are still in
+//! registers: see [`Hook`].
 //!
 //! All f32. Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
 //! expanded tensors need no copy as long as their innermost dimension is contiguous. A stride of 0 broadcasts.
@@ -27,29 +30,60 @@ pub enum Form {
     TT,
 }
 
-/// What is added to `alpha * A * B`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Epilogue {
-    /// Nothing. Storage bindings: A, B, C.
-    None,
-    /// A fourth operand D[b, m, n] with strides of its own: a residual, or a bias ([`Operand::bias`]). Storage bindings:
-    /// A, B, D, C. D must not lie in C's buffer; use [`Epilogue::Accumulate`] there.
-    Add,
-    /// What C held before. Storage bindings: A, B, C.
-    Accumulate,
+/// What is done to every element of C when its sum is complete: text that the caller supplies.
+///
+/// The text declares
+///
+/// ```wgsl
+/// fn epilogue(value: Cell, at: At) -> Cell
+/// ```
+///
+/// which is called exactly once for each cell of C, with the finished sum (`alpha` and [`Spec::accumulate`] applied), and
+/// returns what is stored to C. A *cell* is what memory is accessed by: `alias Cell = vec4<f32>` (four neighbouring
+/// columns) where [`Spec::vec4`] is set, else `f32`; the constant `CELL` is their number of elements. `At` says which
+/// cell it is:
+///
+/// ```wgsl
+/// struct At {
+///     batch: vec3<u32>, // b0, b1, b2
+///     row: u32,         // of the matrix
+///     column: u32,      // of the matrix, in cells: the first element is column CELL * column
+///     index: u32,       // the number of the cell in a densely stored C: ((b0 * B1 + b1) * B2 + b2, row, column) in row-major order
+/// }
+/// ```
+///
+/// The text may declare anything else under names that begin with `hook_`: functions, constants, and its bindings, which are
+/// `@group(0) @binding(4)` and so on in the order of [`Hook::bindings`] ([`Hook::BINDING`]). It reads its parameter words
+/// as `p.h0`, `p.h1`, .. (`u32`); the caller appends them to [`Launch::params`]. It may write further results to bindings
+/// of its own. It must not touch C, which holds partial sums before, and an invocation may rely on nothing that another one
+/// writes. Control flow around the call is not uniform: no barriers, no subgroup operations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hook {
+    /// Ends the kernel's name; hooks with different texts should have different names.
+    pub name: String,
+    /// The declarations described above.
+    pub wgsl: String,
+    /// Storage bindings from [`Hook::BINDING`] on.
+    pub bindings: Vec<Access>,
+    /// Parameter words `p.h0`, ..
+    pub param_words: u32,
 }
 
 /// The compile-time half of a GEMM: problems with equal specs share one pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Storage bindings: 1 A, 2 B, 3 C, then those of the hook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// How A and B lie in memory.
     pub form: Form,
     /// Whether memory is accessed in aligned groups of four floats; only where [`Problem::vec4`] allows it.
     pub vec4: bool,
-    /// What is added to the product.
-    pub epilogue: Epilogue,
+    /// Whether what C held before is added to the product.
+    pub accumulate: bool,
     /// Whether the panel shape takes `k` in short steps: faster where `k` is at most [`SHORT_K`], correct everywhere.
     pub short: bool,
+    /// What is done to the finished sums.
+    pub hook: Option<Hook>,
 }
 
 /// Up to this length of the sums, short steps are the faster ones on software devices.
@@ -85,8 +119,6 @@ pub struct Problem {
     pub b: Operand,
     /// Result; its matrices must not overlap.
     pub c: Operand,
-    /// The operand of [`Epilogue::Add`]; ignored otherwise.
-    pub d: Operand,
 }
 
 /// The tiling of a kernel.
@@ -125,9 +157,9 @@ impl Form {
     }
 }
 
-impl Epilogue {
-    /// Every epilogue.
-    pub const ALL: [Epilogue; 3] = [Epilogue::None, Epilogue::Add, Epilogue::Accumulate];
+impl Hook {
+    /// Number of a hook's first storage binding.
+    pub const BINDING: u32 = 4;
 }
 
 impl Operand {
@@ -136,11 +168,6 @@ impl Operand {
         let matrix = rows * width;
         let batch_strides = [batch[1] * batch[2] * matrix, batch[2] * matrix, matrix];
         Self { offset: 0, row_stride: width, batch_strides }
-    }
-
-    /// One row that is added to every row of every matrix.
-    pub fn bias(offset: u32) -> Self {
-        Self { offset, ..Self::default() }
     }
 
     fn aligned(&self) -> bool {
@@ -154,24 +181,22 @@ impl Operand {
 }
 
 impl Problem {
-    /// A product of densely stored matrices, stored as `form` says; `alpha` is 1 and D is laid out like C.
+    /// A product of densely stored matrices, stored as `form` says; `alpha` is 1.
     pub fn dense(form: Form, batch: [u32; 3], m: u32, n: u32, k: u32) -> Self {
         let (a, b) = (
             if form.a_transposed() { Operand::dense(batch, k, m) } else { Operand::dense(batch, m, k) },
             if form.b_transposed() { Operand::dense(batch, n, k) } else { Operand::dense(batch, k, n) },
         );
-        let c = Operand::dense(batch, m, n);
-        Self { batch, m, n, k, alpha: 1.0, a, b, c, d: c }
+        Self { batch, m, n, k, alpha: 1.0, a, b, c: Operand::dense(batch, m, n) }
     }
 
     /// Whether a kernel with [`Spec::vec4`] may compute this: every offset and stride is a multiple of four floats, and so
     /// is the length of every stored row.
-    pub fn vec4(&self, form: Form, epilogue: Epilogue) -> bool {
+    pub fn vec4(&self, form: Form) -> bool {
         let a_row = if form.a_transposed() { self.m } else { self.k };
         let b_row = if form.b_transposed() { self.k } else { self.n };
         [a_row, b_row, self.n].iter().all(|length| length.is_multiple_of(4))
             && [self.a, self.b, self.c].iter().all(Operand::aligned)
-            && (epilogue != Epilogue::Add || self.d.aligned())
     }
 
     /// The same product cut into `parts` along `k`: part `i` of the result is C[i, m, n], densely stored, and the sum of
@@ -194,9 +219,9 @@ impl Problem {
 }
 
 impl Spec {
-    /// The fastest spec that may compute `problem`.
-    pub fn fit(form: Form, epilogue: Epilogue, problem: &Problem) -> Self {
-        Self { form, epilogue, vec4: problem.vec4(form, epilogue), short: problem.k <= SHORT_K }
+    /// The fastest spec that may compute `problem`, without a hook.
+    pub fn fit(form: Form, problem: &Problem) -> Self {
+        Self { form, vec4: problem.vec4(form), accumulate: false, short: problem.k <= SHORT_K, hook: None }
     }
 }
 
@@ -235,7 +260,7 @@ pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
     link(spec, Shape::choose(target))
 }
 
-/// Parameters and grid of one dispatch of [`kernel`]`(spec, target)`.
+/// Parameters and grid of one dispatch of [`kernel`]`(spec, target)`. The caller appends the hook's words.
 pub fn launch(spec: &Spec, problem: &Problem, target: &Target) -> Launch {
     launch_shape(spec, problem, Shape::choose(target), target)
 }
@@ -246,25 +271,21 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let load_a = fragment(include_str!("../lib/gemm_load_a_vec4.wgsl"), include_str!("../lib/gemm_load_a_scalar.wgsl"));
     let load_b = fragment(include_str!("../lib/gemm_load_b_vec4.wgsl"), include_str!("../lib/gemm_load_b_scalar.wgsl"));
     let access_c = fragment(include_str!("../lib/gemm_c_vec4.wgsl"), include_str!("../lib/gemm_c_scalar.wgsl"));
-    let (suffix, epilogue) = match spec.epilogue {
-        Epilogue::None => ("", include_str!("../lib/gemm_epilogue_none.wgsl")),
-        Epilogue::Accumulate => ("_accumulate", include_str!("../lib/gemm_epilogue_accumulate.wgsl")),
-        Epilogue::Add => (
-            "_add",
-            fragment(
-                include_str!("../lib/gemm_epilogue_add_vec4.wgsl"),
-                include_str!("../lib/gemm_epilogue_add_scalar.wgsl"),
-            ),
-        ),
-    };
-    let mut bindings = vec![Access::Read; if spec.epilogue == Epilogue::Add { 3 } else { 2 }];
-    bindings.push(Access::ReadWrite);
+    let epilogue = spec.hook.as_ref().map_or(include_str!("../lib/gemm_epilogue_none.wgsl"), |hook| &hook.wgsl);
+    let suffix = if spec.accumulate { "_accumulate" } else { "" };
+    let hook = spec.hook.as_ref().map(|hook| format!("_{}", hook.name)).unwrap_or_default();
+    let mut bindings = vec![Access::Read, Access::Read, Access::ReadWrite];
+    bindings.extend(spec.hook.iter().flat_map(|hook| &hook.bindings));
+    let params = PARAMS.map(str::to_owned).into_iter().chain((0..hook_words(spec)).map(|i| format!("h{i}: u32")));
+    let params = params.map(|field| format!("    {field},\n")).collect::<String>();
 
     let linker = Linker::new()
         .constant("A_TRANSPOSED", Const::Bool(spec.form.a_transposed()))
         .constant("B_TRANSPOSED", Const::Bool(spec.form.b_transposed()))
+        .constant("ACCUMULATE", Const::Bool(spec.accumulate))
         .constant("CELL", Const::U32(cell(spec)))
-        .constant("C_BINDING", Const::U32(bindings.len() as u32));
+        .alias("Cell", if spec.vec4 { "vec4<f32>" } else { "f32" })
+        .part(&format!("struct Params {{\n{params}}}\n"));
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
         Shape::Panel { lanes } => (
@@ -277,18 +298,18 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(load_a).part(load_b).part(access_c);
     let linker = linker.part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
     Kernel {
-        name: format!("{file}_{}_{}{suffix}", spec.form.name(), fragment("vec4", "scalar")),
+        name: format!("{file}_{}_{}{suffix}{hook}", spec.form.name(), fragment("vec4", "scalar")),
         wgsl: linker.link(),
         bindings,
-        param_words: PARAMS.len() as u32,
+        param_words: PARAMS.len() as u32 + hook_words(spec),
         workgroup: [workgroup, 1, 1],
         requires: Requirements::default(),
     }
 }
 
-/// Parameters and grid of one dispatch of [`link`]`(spec, shape)`.
+/// Parameters and grid of one dispatch of [`link`]`(spec, shape)`. The caller appends the hook's words.
 pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Target) -> Launch {
-    debug_assert!(!spec.vec4 || problem.vec4(spec.form, spec.epilogue), "not aligned to four floats: {problem:?}");
+    debug_assert!(!spec.vec4 || problem.vec4(spec.form), "not aligned to four floats: {problem:?}");
     let cell = cell(spec);
     let [tile_rows, tile_columns] = shape.tile(problem);
     let row_tiles = problem.m.div_ceil(tile_rows);
@@ -297,46 +318,41 @@ pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Targe
     let groups = fold(tiles, target);
 
     let mut params = vec![problem.m, problem.n, problem.k, problem.alpha.to_bits()];
-    for operand in [problem.a, problem.b, problem.c, problem.d] {
+    for operand in [problem.a, problem.b, problem.c] {
         params.extend(operand.words(cell));
     }
     params.extend([problem.batch[1], problem.batch[2], tile_rows, row_tiles, column_tiles, tiles, groups[0]]);
     Launch { params, groups }
 }
 
-/// Fields of `Params` in `gemm_params.wgsl`, in the order in which [`launch_shape`] writes them.
-pub(crate) const PARAMS: [&str; 31] = [
-    "m",
-    "n",
-    "k",
-    "alpha", //
-    "a_offset",
-    "a_row",
-    "a_batch0",
-    "a_batch1",
-    "a_batch2", //
-    "b_offset",
-    "b_row",
-    "b_batch0",
-    "b_batch1",
-    "b_batch2", //
-    "c_offset",
-    "c_row",
-    "c_batch0",
-    "c_batch1",
-    "c_batch2", //
-    "d_offset",
-    "d_row",
-    "d_batch0",
-    "d_batch1",
-    "d_batch2", //
-    "batch1",
-    "batch2",
-    "tile_rows",
-    "row_tiles",
-    "column_tiles",
-    "tiles",
-    "grid_x",
+/// Fields of `Params`, which `gemm_params.wgsl` describes, in the order in which [`launch_shape`] writes them.
+pub(crate) const PARAMS: [&str; 26] = [
+    "m: u32",
+    "n: u32",
+    "k: u32",
+    "alpha: f32", //
+    "a_offset: u32",
+    "a_row: u32",
+    "a_batch0: u32",
+    "a_batch1: u32",
+    "a_batch2: u32", //
+    "b_offset: u32",
+    "b_row: u32",
+    "b_batch0: u32",
+    "b_batch1: u32",
+    "b_batch2: u32", //
+    "c_offset: u32",
+    "c_row: u32",
+    "c_batch0: u32",
+    "c_batch1: u32",
+    "c_batch2: u32", //
+    "batch1: u32",
+    "batch2: u32",
+    "tile_rows: u32",
+    "row_tiles: u32",
+    "column_tiles: u32",
+    "tiles: u32",
+    "grid_x: u32",
 ];
 
 /// Shortest and longest stripe that the panel shape cuts C into, in rows, if there is a choice.
@@ -352,13 +368,16 @@ pub(crate) fn variants(shape: Shape) -> Vec<Kernel> {
     };
     let mut kernels = Vec::new();
     for form in Form::ALL {
-        for epilogue in Epilogue::ALL {
-            for vec4 in [true, false] {
-                kernels.extend(steps.iter().map(|&short| link(&Spec { form, vec4, epilogue, short }, shape)));
-            }
+        for (vec4, accumulate) in [(true, false), (true, true), (false, false), (false, true)] {
+            let spec = |short| Spec { form, vec4, accumulate, short, hook: None };
+            kernels.extend(steps.iter().map(|&short| link(&spec(short), shape)));
         }
     }
     kernels
+}
+
+fn hook_words(spec: &Spec) -> u32 {
+    spec.hook.as_ref().map_or(0, |hook| hook.param_words)
 }
 
 /// Floats in a cell, the unit in which the kernel addresses memory.

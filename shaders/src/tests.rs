@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::gemm::{self, Epilogue, Form, Operand, Problem, Shape, Spec};
-use crate::{DeviceClass, Kernel, Target, check, rows, table};
+use crate::gemm::{self, Form, Hook, Operand, Problem, Shape, Spec};
+use crate::{Access, DeviceClass, Kernel, Target, check, rows, table};
 
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
@@ -105,9 +105,10 @@ fn the_table_lists_every_file_and_every_fragment_is_linked() {
 fn launches_write_the_words_that_the_kernels_read() {
     for target in targets() {
         let problem = Problem::dense(Form::NN, [2, 3, 4], 5, 6, 7);
-        let spec = Spec::fit(Form::NN, Epilogue::None, &problem);
+        let spec = Spec::fit(Form::NN, &problem);
         let module = check::parse(&gemm::kernel(&spec, &target)).unwrap();
-        assert_eq!(check::param_fields(&module).unwrap(), gemm::PARAMS);
+        let fields = gemm::PARAMS.map(|field| field.split(':').next().unwrap());
+        assert_eq!(check::param_fields(&module).unwrap(), fields);
         assert_eq!(gemm::launch(&spec, &problem, &target).params.len(), gemm::PARAMS.len());
 
         for op in rows::Op::ALL {
@@ -121,17 +122,43 @@ fn launches_write_the_words_that_the_kernels_read() {
     }
 }
 
+/// Text that uses everything a hook may use.
+fn hook(cell: &str) -> Hook {
+    let wgsl = format!(
+        "@group(0) @binding(4) var<storage, read> hook_bias: array<{cell}>;\n\
+         @group(0) @binding(5) var<storage, read_write> hook_kept: array<{cell}>;\n\
+         fn epilogue(value: Cell, at: At) -> Cell {{\n\
+             let biased = value + hook_bias[p.h0 + at.column];\n\
+             hook_kept[at.index] = biased;\n\
+             return bitcast<f32>(p.h1) * f32(at.row + at.batch.x) * biased;\n\
+         }}\n"
+    );
+    Hook { name: "bias".into(), wgsl, bindings: vec![Access::Read, Access::ReadWrite], param_words: 2 }
+}
+
+#[test]
+fn products_with_a_hook_translate_everywhere() {
+    for target in targets() {
+        for form in Form::ALL {
+            for (vec4, cell) in [(true, "vec4<f32>"), (false, "f32")] {
+                let spec = Spec { form, vec4, accumulate: false, short: false, hook: Some(hook(cell)) };
+                let kernel = gemm::kernel(&spec, &target);
+                assert_eq!(check::translate_everywhere(&kernel), Ok(()));
+                assert!(kernel.name.ends_with("_bias"), "{}", kernel.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn vec4_is_offered_only_where_every_row_is_aligned() {
     let aligned = Problem::dense(Form::NT, [1, 2, 3], 5, 8, 12);
-    assert!(aligned.vec4(Form::NT, Epilogue::Add));
-    assert!(!Problem { k: 10, ..aligned }.vec4(Form::NT, Epilogue::None));
-    assert!(!Problem { n: 7, ..aligned }.vec4(Form::NT, Epilogue::None));
-    assert!(!Problem { m: 5, ..aligned }.vec4(Form::TN, Epilogue::None));
-    let shifted = Operand { offset: 2, ..aligned.d };
-    assert!(!Problem { d: shifted, ..aligned }.vec4(Form::NT, Epilogue::Add));
-    assert!(Problem { d: shifted, ..aligned }.vec4(Form::NT, Epilogue::Accumulate));
-    assert!(!Problem { a: shifted, ..aligned }.vec4(Form::NT, Epilogue::None));
+    assert!(aligned.vec4(Form::NT));
+    assert!(!Problem { k: 10, ..aligned }.vec4(Form::NT));
+    assert!(!Problem { n: 7, ..aligned }.vec4(Form::NT));
+    assert!(!Problem { m: 5, ..aligned }.vec4(Form::TN));
+    let shifted = Operand { offset: 2, ..aligned.a };
+    assert!(!Problem { a: shifted, ..aligned }.vec4(Form::NT));
 }
 
 #[test]
@@ -139,7 +166,7 @@ fn grids_cover_c_within_the_limits() {
     for target in targets() {
         for (batch, m, n) in [([1; 3], 1, 1), ([1; 3], 512, 512), ([3, 1, 70_000], 1, 1), ([1; 3], 10_000_000, 8)] {
             let problem = Problem::dense(Form::NN, batch, m, n, 3);
-            let spec = Spec::fit(Form::NN, Epilogue::None, &problem);
+            let spec = Spec::fit(Form::NN, &problem);
             let launch = gemm::launch(&spec, &problem, &target);
             assert!(launch.groups.iter().all(|&groups| (1..=65_535).contains(&groups)), "{launch:?}");
             let [.., tile_rows, row_tiles, column_tiles, tiles, grid_x] = launch.params[..] else { unreachable!() };

@@ -10,11 +10,10 @@
 //   +----+  +-----------------+      Loads that differ from lane to lane are what such a device is slow at: here only B,
 //                                    once per stripe, and C, once per DEPTH steps of k, are loaded that way.
 //
-// The epilogue only ever adds to its argument, so it is applied to the sums' starting value, and alpha to B. Where k ends
-// within a block, B is filled up with zeros, and A repeats elements of the same row.
+// alpha is applied to B. Where k ends within a block, B is filled up with zeros, and A repeats elements of the same row.
 //
-// Bindings: 0 Params, 1 A, 2 B, [3 D], last C. Knobs (header): LANES, DEPTH (16 or 64), A_TRANSPOSED, B_TRANSPOSED, CELL,
-// C_BINDING. Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
+// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE,
+// CELL. Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
 
 // DEPTH rows x 4 columns of B; all but four matrices stay unused where DEPTH is 16.
 struct Slab {
@@ -88,21 +87,23 @@ fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, slab: Slab) -> mat4x
     return acc;
 }
 
-// Where the sums of one row start: at the epilogue of zero, later at what the last block of k left in C.
+// Where the sums of one row start: at what the last block of k left in C.
 fn load_row(place: Place, row: u32, column: u32, first: bool) -> vec4<f32> {
-    let c_row = min(row, p.m - 1u);
-    let c_column = clamped(column, p.n);
-    let last = last_below(c_column, p.n);
-    let c_at = place.c + c_row * p.c_row + c_column / CELL;
-    if first {
-        return epilogue(vec4<f32>(), c_at, place.d + c_row * p.d_row + c_column / CELL, last);
+    if first && !ACCUMULATE {
+        return vec4<f32>();
     }
-    return load_c(c_at, last);
+    let c_column = clamped(column, p.n);
+    return load_c(place.c + min(row, p.m - 1u) * p.c_row + c_column / CELL, last_below(c_column, p.n));
 }
 
-fn store_row(place: Place, row: u32, column: u32, sum: vec4<f32>) {
+fn store_row(place: Place, row: u32, column: u32, final_block: bool, sum: vec4<f32>) {
     if row < p.m && column < p.n {
-        store_c(place.c + row * p.c_row + column / CELL, last_below(column, p.n), sum);
+        let last = last_below(column, p.n);
+        var value = sum;
+        if final_block {
+            value = finish_c(place, row, column, last, sum);
+        }
+        store_c(place.c + row * p.c_row + column / CELL, last, value);
     }
 }
 
@@ -119,6 +120,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     for (var k = 0u; k < p.k; k += DEPTH) {
         let slab = load_slab(place.b, k, column);
+        let final_block = k + DEPTH >= p.k;
         for (var row = first_row; row < end_row; row += 4u) {
             let start = mat4x4<f32>(
                 load_row(place, row, column, k == 0u),
@@ -127,10 +129,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 load_row(place, row + 3u, column, k == 0u),
             );
             let sums = multiply(start, place.a, row, k, slab);
-            store_row(place, row, column, sums[0]);
-            store_row(place, row + 1u, column, sums[1]);
-            store_row(place, row + 2u, column, sums[2]);
-            store_row(place, row + 3u, column, sums[3]);
+            store_row(place, row, column, final_block, sums[0]);
+            store_row(place, row + 1u, column, final_block, sums[1]);
+            store_row(place, row + 2u, column, final_block, sums[2]);
+            store_row(place, row + 3u, column, final_block, sums[3]);
         }
     }
 }

@@ -9,7 +9,7 @@
 //   +---+ +--------+               Slot of block j in line k: 16k + (j xor k/4): blocks of one j stored by neighbouring
 //  wg_a 32                         threads at k, k + 4, .. fall into different banks.
 //
-// Bindings: 0 Params, 1 A, 2 B, [3 D], last C. Knobs (header): A_TRANSPOSED, B_TRANSPOSED, CELL, C_BINDING.
+// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE, CELL.
 // Hooks: load_a, load_b, epilogue. Workgroup memory: 2 slices * 32 * 64 * 4 B = 16 KiB. No subgroup operations.
 
 const DEPTH = 32u;
@@ -25,8 +25,11 @@ fn store_row(place: Place, row: u32, column: u32, sum: vec4<f32>) {
     if row < p.m && column < p.n {
         let last = last_below(column, p.n);
         let c_at = place.c + row * p.c_row + column / CELL;
-        let d_at = place.d + row * p.d_row + column / CELL;
-        store_c(c_at, last, epilogue(p.alpha * sum, c_at, d_at, last));
+        var value = p.alpha * sum;
+        if ACCUMULATE {
+            value += load_c(c_at, last);
+        }
+        store_c(c_at, last, finish_c(place, row, column, last, value));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use viral_shaders::Target;
-use viral_shaders::gemm::{self, Epilogue, Form, Operand, Problem, Spec};
+use viral_shaders::gemm::{self, Form, Operand, Problem, Spec};
 
 use super::super::Step;
 use super::super::affine::Affine;
@@ -33,7 +33,6 @@ impl Context<'_> {
             (true, false) => Form::TN,
             (true, true) => Form::TT,
         };
-        let c = operand(&c_at, n as i64, 2);
         let problem = Problem {
             batch: batch.extents,
             m: m as u32,
@@ -42,10 +41,9 @@ impl Context<'_> {
             alpha: 1.0,
             a: operand(&a_at, a_row, 0),
             b: operand(&b_at, b_row, 1),
-            c,
-            d: c,
+            c: operand(&c_at, n as i64, 2),
         };
-        let spec = Spec::fit(form, Epilogue::None, &problem);
+        let spec = Spec::fit(form, &problem);
         let launch = gemm::launch(&spec, &problem, target);
         let flops = 2 * self.graph.ty(self.value).len() as u64 * k as u64;
         Ok(self.step(gemm::kernel(&spec, target), launch, vec![a_root, b_root], false, flops))
