@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use viral_model::config::{
-    Activation, ClipVisionConfig, ConfigError, Dinov2Config, Dinov2Ffn, FeatureSelect, Filter, ImageProcessorConfig,
-    ImageSize, LlavaConfig, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, TextFamily,
+    Activation, ConfigError, Dinov2Config, Dinov2Ffn, FeatureSelect, Filter, ImageProcessorConfig, ImageSize,
+    LlavaConfig, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, TextFamily, VisionConfig,
 };
 
 fn llava(json: &str) -> Result<LlavaConfig, ConfigError> {
@@ -39,8 +39,8 @@ fn sparse_published_file_takes_library_defaults() {
     assert_eq!((text.heads, text.kv_heads, text.head_dim, text.vocab_size), (32, 32, 128, 32064));
     assert_eq!((text.rms_norm_eps, text.rope_theta), (1e-5, 10000.0));
     assert_eq!((text.qkv_bias, text.output_bias, config.tied_head()), (false, false, false));
-    assert_eq!(config.vision, ClipVisionConfig::large_336());
-    assert_eq!((config.vision_blocks, config.visual_tokens()), (23, 576));
+    assert_eq!(config.vision, VisionConfig::clip_large_336());
+    assert_eq!((config.vision_blocks(), config.visual_tokens()), (23, 576));
     assert_eq!(config.projector_hidden_act, Activation::Gelu);
     assert!(config.projector_bias);
 }
@@ -50,7 +50,7 @@ fn an_almost_empty_file_is_llava_on_llama_and_clip_large() {
     let config = llava(r#"{"model_type": "llava"}"#).unwrap();
     assert_eq!(config.text.family, TextFamily::Llama);
     assert_eq!(config.text.rms_norm_eps, 1e-6);
-    assert_eq!(config.vision, ClipVisionConfig::large_336());
+    assert_eq!(config.vision, VisionConfig::clip_large_336());
     assert_eq!((config.image_token_index, config.feature_select), (32000, FeatureSelect::Patches));
     // A section that is present, however short, takes the defaults of its own class instead.
     let config = llava(r#"{"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}"#).unwrap();
@@ -91,12 +91,47 @@ fn qwen2_has_biases_and_its_own_defaults() {
 
 #[test]
 fn feature_layer_counts_from_either_end() {
-    for (layer, blocks) in [("-1", 24), ("-2", 23), ("-25", 0), ("0", 0), ("24", 24), ("[-2]", 23)] {
+    let cases: [(&str, &[usize]); 7] = [
+        ("-1", &[24]),
+        ("-2", &[23]),
+        ("-25", &[0]),
+        ("0", &[0]),
+        ("24", &[24]),
+        ("[-2]", &[23]),
+        ("[3, -2, 0]", &[3, 23, 0]),
+    ];
+    for (layer, layers) in cases {
         let json = format!(r#"{{"model_type": "llava", "vision_feature_layer": {layer}}}"#);
-        assert_eq!(llava(&json).unwrap().vision_blocks, blocks, "{layer}");
+        let config = llava(&json).unwrap();
+        assert_eq!(config.vision_layers, layers, "{layer}");
+        assert_eq!(config.feature_width(), 1024 * layers.len());
+        assert_eq!(config.vision_blocks(), *layers.iter().max().unwrap());
     }
     let full = llava(r#"{"model_type": "llava", "vision_feature_select_strategy": "full"}"#).unwrap();
-    assert_eq!(full.visual_tokens(), 577);
+    assert_eq!((full.visual_tokens(), full.visual_grid()), (577, None));
+}
+
+#[test]
+fn the_encoder_decides_how_many_visual_tokens_there_are() {
+    let siglip = |size: &str, strategy: &str| {
+        llava(&format!(
+            r#"{{"model_type": "llava", "vision_feature_select_strategy": "{strategy}", "vision_config":
+                {{"model_type": "siglip_vision_model", "hidden_size": 1152, "num_attention_heads": 16, {size}}}}}"#
+        ))
+    };
+    for (size, grid) in [
+        (r#""patch_size": 14, "image_size": 384"#, 27),
+        (r#""patch_size": 16, "image_size": 384"#, 24),
+        (r#""patch_size": 16, "image_size": 256"#, 16),
+    ] {
+        let config = siglip(size, "full").unwrap();
+        assert_eq!((config.visual_tokens(), config.visual_grid()), (grid * grid, Some(grid)));
+        assert_eq!((config.vision.positions(), config.vision.layer_norm_eps), (grid * grid, 1e-6));
+        assert_eq!(config.vision.hidden_act, Activation::GeluTanh);
+    }
+    // The library would leave out the first patch without a word.
+    let error = siglip(r#""patch_size": 16"#, "default").unwrap_err();
+    assert!(error.to_string().contains("no class token"), "{error}");
 }
 
 #[test]
@@ -160,7 +195,7 @@ fn refusals_name_key_and_value() {
         (top(""), "`model_type` is missing, expected llava"),
         (top(r#""model_type": 3"#), "`model_type` is 3, expected a string"),
         (top(r#""model_type": "llava", "quantization_config": {}"#), "`quantization_config` = {}"),
-        (top(r#""model_type": "llava", "vision_feature_layer": [-2, -5]"#), "`vision_feature_layer` = [-2,-5]"),
+        (top(r#""model_type": "llava", "vision_feature_layer": []"#), "`vision_feature_layer` is [], expected an integer"),
         (top(r#""model_type": "llava", "vision_feature_layer": -26"#), "outside the 25 hidden states"),
         (top(r#""model_type": "llava", "projector_hidden_act": "mish""#), r#"`projector_hidden_act` = "mish""#),
         (top(r#""model_type": "llava", "text_config": []"#), "`text_config` is [], expected an object"),
@@ -178,7 +213,7 @@ fn refusals_name_key_and_value() {
         (text(r#""model_type": "qwen2", "use_sliding_window": true"#), "`text_config.use_sliding_window` = true"),
         (text(r#""layer_types": ["sliding_attention"]"#), "`text_config.layer_types`"),
         (text(r#""rms_norm_eps": 0"#), "`text_config.rms_norm_eps` is 0, expected a number above zero"),
-        (vision(r#""model_type": "siglip_vision_model""#), r#"`vision_config.model_type` = "siglip_vision_model""#),
+        (vision(r#""model_type": "siglip2_vision_model""#), r#"`vision_config.model_type` = "siglip2_vision_model""#),
         (vision(r#""image_size": [224, 448]"#), "`vision_config.image_size` = [224,448] is not supported"),
         (vision(r#""image_size": 230"#), "`vision_config.image_size` = 230 is not a multiple"),
         (vision(r#""num_channels": 1"#), "`vision_config.num_channels` = 1"),

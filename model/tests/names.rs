@@ -127,7 +127,7 @@ fn dinov2_dialects_agree() {
 fn dinov2_inventory_counts() {
     let count = |json: &str| {
         let config = Dinov2Config::from_json(Path::new("config.json"), json.as_bytes()).unwrap();
-        Inventory::dinov2(&config).required.len()
+        Inventory::teacher(&config).required.len()
     };
     assert_eq!(count(r#"{"model_type": "dinov2"}"#), 4 + 12 * 18 + 2);
     assert_eq!(

@@ -14,9 +14,10 @@ use viral_model::config::{Dinov2Config, ImageProcessorConfig, LlavaConfig};
 use viral_model::graph::llava::{NO_ROW, Visual};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::projector::Alignment;
+use viral_model::graph::teachers::{InputPath, InputSize, Teacher};
 use viral_model::graph::{
-    Adapters, BatchInput, BatchShape, Dropout, LeafSource, LinearMap, Origin, Trainable, adapter_key, clip, dinov2,
-    llama, llava, pixels, projector,
+    Adapters, BatchInput, BatchShape, Dropout, LeafSource, LinearMap, Origin, Trainable, adapter_key, llama, llava,
+    pixels, projector, teachers, vision,
 };
 use viral_model::weights::{Checkpoint, NameMap, TensorFile};
 
@@ -183,7 +184,7 @@ fn registers_and_gated_feed_forward_have_the_right_shapes() {
     .unwrap();
     let mut g = Graph::new();
     let x = g.input("pixels", DType::F32, &[2, 3, 336, 336]);
-    let features = dinov2::features(&mut g, &config, x);
+    let features = config.features(&mut g, x, None);
     g.output("features", features);
     g.verify().unwrap();
     assert_eq!(g.shape(features), [1152, 1536]);
@@ -222,10 +223,10 @@ fn network(
     let mut graph = Graph::new();
     let g = &mut graph;
     let x = shape.input(g, BatchInput::Pixels);
-    let features = clip::features(g, &config.vision, config.vision_blocks, config.feature_select, x);
-    let x = pixels::renormalise(g, x, norm, PixelNorm::IMAGENET);
-    let x = pixels::resize_bilinear(g, x, config.vision.grid() * teacher.patch_size);
-    let target = dinov2::features(g, teacher, x);
+    let features = vision::features(g, config, x);
+    let path =
+        InputPath { from: norm, native: true, grid: config.vision.grid(), size: InputSize::Grid, positions: None };
+    let target = teachers::targets(g, teacher, &path, x);
 
     let tokens = projector::multi_modal(g, config, policy, features);
     let visual = Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) };

@@ -82,7 +82,7 @@ impl Dinov2Config {
         Self::from_section(&document.root())
     }
 
-    fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
+    pub(crate) fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
         let (default_patch, register_tokens) = match s.text("model_type")? {
             Some("dinov2") => (14, 0),
             Some("dinov2_with_registers") => (16, s.size("num_register_tokens", 4)?),

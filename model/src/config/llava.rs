@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Activation, ClipVisionConfig, ConfigError, Document, Section, TextConfig};
+use super::{Activation, ConfigError, Document, Section, TextConfig, VisionConfig, VisionFamily};
 
 /// Which rows of the chosen hidden state become visual tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FeatureSelect {
-    /// `default`: the patches.
+    /// `default`: the patches behind a class token.
     Patches,
-    /// `full`: the class token and the patches.
+    /// `full`: all tokens, the class token among them if there is one.
     Full,
 }
 
@@ -21,13 +21,13 @@ pub struct LlavaConfig {
     /// The decoder.
     pub text: TextConfig,
     /// The vision tower.
-    pub vision: ClipVisionConfig,
+    pub vision: VisionConfig,
     /// Token id that stands for a visual token in the library's own sequences.
     pub image_token_index: i64,
-    /// Blocks of the tower that are run: the features are hidden state number `vision_blocks`, where state 0 is the
-    /// embedding after `pre_layrnorm`. Always below or equal `vision.layers`.
-    pub vision_blocks: usize,
-    /// Rows of that state that are used.
+    /// Hidden states of the tower that the projector sees side by side, at least one; state 0 is what enters the first
+    /// block, state `k` comes out of block `k`. None is above `vision.layers`.
+    pub vision_layers: Vec<usize>,
+    /// Rows of these states that are used.
     pub feature_select: FeatureSelect,
     /// Activation between the projector's two linear layers.
     pub projector_hidden_act: Activation,
@@ -38,6 +38,21 @@ pub struct LlavaConfig {
 }
 
 impl LlavaConfig {
+    /// Blocks of the tower that are run.
+    pub fn vision_blocks(&self) -> usize {
+        self.vision_layers.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Width of what the projector sees: that of the tower for each of the states.
+    pub fn feature_width(&self) -> usize {
+        self.vision_layers.len() * self.vision.hidden_size
+    }
+
+    /// Whether every visual token is a patch, so that together they are a square grid.
+    pub fn visual_grid(&self) -> Option<usize> {
+        (self.visual_tokens() == self.vision.patches()).then(|| self.vision.grid())
+    }
+
     /// Visual tokens of one picture.
     pub fn visual_tokens(&self) -> usize {
         match self.feature_select {
@@ -83,17 +98,22 @@ impl LlavaConfig {
         // The library ties the head when either level says so.
         text.tie_word_embeddings |= s.flag("tie_word_embeddings", false)?;
         let vision = match s.section("vision_config")? {
-            Some(section) => ClipVisionConfig::from_section(&section)?,
-            None => ClipVisionConfig::large_336(),
+            Some(section) => VisionConfig::from_section(&section)?,
+            None => VisionConfig::clip_large_336(),
         };
         let feature_select = match s.text("vision_feature_select_strategy")? {
             None | Some("default") => FeatureSelect::Patches,
             Some("full") => FeatureSelect::Full,
             Some(_) => return Err(s.unsupported("vision_feature_select_strategy", "default, full")),
         };
+        if vision.family == VisionFamily::Siglip && feature_select == FeatureSelect::Patches {
+            // The library would leave out the first patch, of which nobody would hear.
+            const KEY: &str = "vision_feature_select_strategy";
+            return Err(s.unsupported(KEY, "full (a SigLIP tower has no class token that `default` could leave out)"));
+        }
         let index_key = if s.value("image_token_index").is_some() { "image_token_index" } else { "image_token_id" };
         Ok(Self {
-            vision_blocks: vision_blocks(s, vision.layers)?,
+            vision_layers: vision_layers(s, vision.layers)?,
             text,
             vision,
             image_token_index: s.integer(index_key, 32000)?,
@@ -105,22 +125,23 @@ impl LlavaConfig {
     }
 }
 
-/// `vision_feature_layer` as a count of blocks: it indexes the tuple of `layers + 1` hidden states, from the end when
-/// negative. A list of one layer means that layer.
-fn vision_blocks(s: &Section<'_>, layers: usize) -> Result<usize, ConfigError> {
+/// `vision_feature_layer`, one or a list of them, as numbers of hidden states: it indexes the tuple of `layers + 1`
+/// states, from the end when negative.
+fn vision_layers(s: &Section<'_>, layers: usize) -> Result<Vec<usize>, ConfigError> {
     const KEY: &str = "vision_feature_layer";
-    let layer = match s.value(KEY) {
-        Some(Value::Array(list)) => match list.as_slice() {
-            [one] => one.as_i64().ok_or_else(|| s.wrong(KEY, "an integer"))?,
-            _ => return Err(s.unsupported(KEY, "one layer")),
-        },
-        _ => s.integer(KEY, -2)?,
+    let listed = match s.value(KEY) {
+        Some(Value::Array(list)) if !list.is_empty() => {
+            let numbers: Option<Vec<i64>> = list.iter().map(Value::as_i64).collect();
+            numbers.ok_or_else(|| s.wrong(KEY, "an integer or a list of them"))?
+        }
+        _ => vec![s.integer(KEY, -2)?],
     };
     let states = layers as i64 + 1;
-    let index = if layer < 0 { states + layer } else { layer };
-    if (0..states).contains(&index) {
-        return Ok(index as usize);
-    }
-    Err(s
-        .inconsistent(format!("`{KEY}` = {layer} is outside the {states} hidden states of a tower of {layers} blocks")))
+    let index = |layer: i64| {
+        let index = if layer < 0 { states + layer } else { layer };
+        let problem =
+            || format!("`{KEY}` = {layer} is outside the {states} hidden states of a tower of {layers} blocks");
+        if (0..states).contains(&index) { Ok(index as usize) } else { Err(s.inconsistent(problem())) }
+    };
+    listed.into_iter().map(index).collect()
 }

@@ -4,15 +4,14 @@
 //! here is complete. A setting that changes the arithmetic and is not implemented is an error naming key and value;
 //! keys that do not concern training are ignored.
 
-mod clip;
 mod dinov2;
 mod error;
 mod llava;
 mod processor;
 mod section;
 mod text;
+mod vision;
 
-pub use clip::ClipVisionConfig;
 pub use dinov2::{Dinov2Config, Dinov2Ffn};
 pub use error::ConfigError;
 pub use llava::{FeatureSelect, LlavaConfig};
@@ -20,6 +19,7 @@ pub use processor::{
     Filter, IMAGENET_MEAN, IMAGENET_STD, ImageProcessorConfig, ImageSize, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD,
 };
 pub use text::{TextConfig, TextFamily};
+pub use vision::{VisionConfig, VisionFamily};
 
 pub(crate) use error::io_error;
 pub(crate) use section::{Document, Section};

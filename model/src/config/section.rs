@@ -80,6 +80,15 @@ impl<'a> Section<'a> {
         Ok(self.optional_size(key)?.unwrap_or(default))
     }
 
+    /// A count, which may be zero.
+    pub(crate) fn count(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(default) };
+        match integer(value) {
+            Some(n) if (0..=MAX_EXTENT).contains(&n) => Ok(n as usize),
+            _ => Err(self.wrong(key, &format!("an integer from 0 to {MAX_EXTENT}"))),
+        }
+    }
+
     /// A positive extent without a default.
     pub(crate) fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         self.within(key, MAX_EXTENT)

@@ -3,10 +3,10 @@
 //! In the order in which a training step runs through them:
 //!
 //! * [`BatchShape`] and [`BatchInput`] say what the host writes before a step;
-//! * [`clip`] turns pixels into features, [`projector::multi_modal`] those into visual tokens;
+//! * [`vision`] turns pixels into features, [`projector::multi_modal`] those into visual tokens;
 //! * [`llava`] puts visual and text tokens into one sequence and, at the far end, makes logits of the supervised
 //!   positions; [`llama`] is the decoder in between, with [`Adapters`] on its linear maps;
-//! * [`dinov2`] is the teacher, [`pixels`] makes its input out of CLIP's, and [`projector::Alignment`] maps the decoder's
+//! * [`teachers`] has the vision models that provide targets, [`pixels`] makes their input out of the tower's, and [`projector::Alignment`] maps the decoder's
 //!   states to its width.
 //!
 //! Frozen and trained tensors have the checkpoint's canonical names; which are trained is one [`Trainable`] value.
@@ -15,12 +15,12 @@
 //! Loss terms are the caller's: nothing here knows an objective or an optimiser. All functions expect the shapes they
 //! document; what does not fit is reported by `Graph::check`.
 
-pub mod clip;
-pub mod dinov2;
 pub mod llama;
 pub mod llava;
 pub mod pixels;
 pub mod projector;
+pub mod teachers;
+pub mod vision;
 
 mod batch;
 mod leaf;

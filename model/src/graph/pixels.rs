@@ -36,12 +36,22 @@ pub fn renormalise(g: &mut Graph, x: Value, from: PixelNorm, to: PixelNorm) -> V
     })
 }
 
-/// `x (I, 3, H, W)` at `side × side` pixels: two-tap bilinear with half-pixel centres, without antialiasing. The same size
+/// `x` with what is below 0 or above 1 set to these.
+pub fn clamp_unit(g: &mut Graph, x: Value) -> Value {
+    let zero = g.zeros_like(x);
+    let x = g.maximum(x, zero);
+    // min(x, 1) = 1 - max(1 - x, 0)
+    let x = g.one_minus(x);
+    let x = g.maximum(x, zero);
+    g.one_minus(x)
+}
+
+/// `x (I, C, H, W)` at `side × side` points: two-tap bilinear with half-pixel centres, without antialiasing. The same size
 /// is exactly the identity.
 pub fn resize_bilinear(g: &mut Graph, x: Value, side: usize) -> Value {
     let [_, _, height, width] = extents(g, x);
     g.scoped("resize", |g| {
-        let x = resize_last(g, x, width, side); // (I, 3, H, side)
+        let x = resize_last(g, x, width, side); // (I, C, H, side)
         let x = g.transpose(x);
         let x = resize_last(g, x, height, side);
         g.transpose(x)

@@ -29,21 +29,27 @@ pub enum Interpolation {
     Bilinear,
     /// Four taps with a = -0.75, half-pixel centres, edges repeated.
     Bicubic,
+    /// As [`Self::Bicubic`], as if the new grid had 0.1 points more: DINOv2's own code.
+    OffsetBicubic,
     /// Cubic with a = -0.5 and a support that grows when the grid shrinks, normalised at the edges.
     AntialiasedBicubic,
 }
 
 impl Interpolation {
-    const ALL: [Self; 3] = [Self::Bilinear, Self::Bicubic, Self::AntialiasedBicubic];
+    const ALL: [Self; 4] = [Self::Bilinear, Self::Bicubic, Self::OffsetBicubic, Self::AntialiasedBicubic];
 
     fn name(self) -> &'static str {
         match self {
             Self::Bilinear => "bilinear",
             Self::Bicubic => "bicubic",
+            Self::OffsetBicubic => "offset_bicubic",
             Self::AntialiasedBicubic => "antialiased_bicubic",
         }
     }
 }
+
+/// What marks a table of relative positions in a leaf's name.
+const RELATIVE: &str = "relative";
 
 /// Half of a rotary table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +71,7 @@ pub enum LeafSource {
         /// Canonical name in that file.
         name: String,
     },
-    /// A position table at another grid; the rows before the grid's own (class token) stay as they are.
+    /// A position table at another grid; a row before the grid's own (class token) stays as it is.
     PositionTable {
         /// Which file the stored table is in.
         origin: Origin,
@@ -75,6 +81,16 @@ pub enum LeafSource {
         grid: [usize; 2],
         /// How the table is resampled.
         filter: Interpolation,
+    },
+    /// Rows of a table of relative positions, one for each pair of points on an axis: `(points, points, width)`, of which
+    /// row `(q, k)` is the stored row `q - k + points - 1`.
+    Relative {
+        /// Which file the stored table `(2·points - 1, width)` is in.
+        origin: Origin,
+        /// Canonical name of the stored table.
+        name: String,
+        /// Points on the axis.
+        points: usize,
     },
     /// Rotary angles' cosines or sines, `(positions, half)`.
     Rope {
@@ -103,16 +119,38 @@ pub enum SourceError<E> {
     #[error(transparent)]
     Load(E),
     /// A stored position table has an unexpected form.
-    #[error("position table `{name}` of shape {shape:?} is not a class token and a square grid of rows")]
+    #[error("position table `{name}` of shape {shape:?} is not a square grid of rows, with or without a class token")]
     PositionTable {
         /// Canonical name.
         name: String,
         /// Stored shape.
         shape: Vec<usize>,
     },
+    /// A stored table of relative positions has an unexpected form.
+    #[error("table `{name}` of shape {shape:?} does not hold the relative positions of {points} points")]
+    RelativeTable {
+        /// Canonical name.
+        name: String,
+        /// Stored shape.
+        shape: Vec<usize>,
+        /// Points that it should be made for.
+        points: usize,
+    },
 }
 
 impl LeafSource {
+    /// The position table of this full name, resampled.
+    pub(super) fn position_table(leaf: &str, grid: [usize; 2], filter: Interpolation) -> Self {
+        let (origin, name) = origin_of(leaf);
+        Self::PositionTable { origin, name: name.to_owned(), grid, filter }
+    }
+
+    /// The rows of the table of relative positions of this full name.
+    pub(super) fn relative(leaf: &str, points: usize) -> Self {
+        let (origin, name) = origin_of(leaf);
+        Self::Relative { origin, name: name.to_owned(), points }
+    }
+
     /// The source of the leaf of this name.
     pub fn of(leaf: &str) -> Self {
         Self::computed(leaf).unwrap_or_else(|| {
@@ -134,12 +172,25 @@ impl LeafSource {
             Self::PositionTable { origin, name, grid, filter } => {
                 let (shape, table) = load(*origin, name).map_err(SourceError::Load)?;
                 let width = shape.last().copied().unwrap_or(0).max(1);
-                let side = (table.len() / width).saturating_sub(1).isqrt();
-                if side == 0 || table.len() != (1 + side * side) * width {
+                let rows = table.len() / width;
+                // A square number of rows is a grid alone, one more a grid behind a class token.
+                let extra = usize::from(rows.isqrt().pow(2) != rows);
+                let side = (rows - extra).isqrt();
+                if side == 0 || table.len() != (extra + side * side) * width {
                     return Err(SourceError::PositionTable { name: name.clone(), shape });
                 }
-                let (class, patches) = table.split_at(width);
+                let (class, patches) = table.split_at(extra * width);
                 Ok([class.to_vec(), resample_grid(patches, side, *grid, width, *filter)].concat())
+            }
+            Self::Relative { origin, name, points } => {
+                let (shape, table) = load(*origin, name).map_err(SourceError::Load)?;
+                let width = shape.last().copied().unwrap_or(0).max(1);
+                if table.len() != (2 * points).saturating_sub(1) * width {
+                    return Err(SourceError::RelativeTable { name: name.clone(), shape, points: *points });
+                }
+                // Row q of the result runs backwards through the table, from distance q to distance q - points + 1.
+                let rows = (0..*points).flat_map(|q| (0..*points).map(move |k| q + points - 1 - k));
+                Ok(rows.flat_map(|row| &table[row * width..(row + 1) * width]).copied().collect())
             }
             Self::Rope { part, positions, half, theta } => Ok(rope_table(*part, *positions, *half, *theta)),
             Self::Bilinear { to, from } => {
@@ -168,9 +219,11 @@ impl LeafSource {
             "rope.sin" => rope(RopePart::Sin),
             "bilinear" => Some(Self::Bilinear { to: a, from: b }),
             _ => {
-                let (origin, name) = origin_of(name);
+                if parameter == Some(RELATIVE) {
+                    return Some(Self::relative(name, a));
+                }
                 let filter = Interpolation::ALL.into_iter().find(|filter| Some(filter.name()) == parameter)?;
-                Some(Self::PositionTable { origin, name: name.to_owned(), grid: [a, b], filter })
+                Some(Self::position_table(name, [a, b], filter))
             }
         }
     }
@@ -186,6 +239,9 @@ impl fmt::Display for LeafSource {
             Self::Tensor { origin, name } => write!(f, "{}{name}", prefix(origin)),
             Self::PositionTable { origin, name, grid: [rows, columns], filter } => {
                 write!(f, "{}{name}@{rows}x{columns},{}", prefix(origin), filter.name())
+            }
+            Self::Relative { origin, name, points } => {
+                write!(f, "{}{name}@{points}x{points},{RELATIVE}", prefix(origin))
             }
             Self::Rope { part, positions, half, theta } => {
                 let part = match part {
@@ -247,6 +303,10 @@ mod tests {
                     grid: [24, 25],
                     filter: Interpolation::Bicubic,
                 },
+            ),
+            (
+                "teacher.layers.0.attn.rel_pos_h@14x14,relative",
+                LeafSource::Relative { origin: Origin::Teacher, name: "layers.0.attn.rel_pos_h".into(), points: 14 },
             ),
             (
                 "rope.sin@2048x64,theta=1000000",

@@ -6,12 +6,15 @@ use super::source::Interpolation;
 /// cells that fill the same interval.
 pub(super) fn taps(filter: Interpolation, to: usize, from: usize) -> Vec<f64> {
     let mut matrix = vec![0.0; to * from];
-    let scale = from as f64 / to as f64;
+    let scale = match filter {
+        Interpolation::OffsetBicubic => from as f64 / (to as f64 + 0.1),
+        Interpolation::Bilinear | Interpolation::Bicubic | Interpolation::AntialiasedBicubic => from as f64 / to as f64,
+    };
     for (i, row) in matrix.chunks_exact_mut(from.max(1)).enumerate() {
         let centre = (i as f64 + 0.5) * scale;
         match filter {
             Interpolation::Bilinear => two_taps(row, (centre - 0.5).max(0.0)),
-            Interpolation::Bicubic => four_taps(row, centre - 0.5),
+            Interpolation::Bicubic | Interpolation::OffsetBicubic => four_taps(row, centre - 0.5),
             Interpolation::AntialiasedBicubic => wide_taps(row, centre, scale.max(1.0)),
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{CheckpointError, ShapeMismatch};
-use crate::config::{ClipVisionConfig, Dinov2Config, Dinov2Ffn, LlavaConfig, TextConfig};
+use crate::config::{LlavaConfig, TextConfig, VisionConfig, VisionFamily};
+use crate::graph::teachers::{self, Teacher};
 
 /// A tensor that must be present: canonical name and shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Inventory {
     /// embedding table.
     pub fn llava(config: &LlavaConfig) -> Self {
         let mut inventory = Self::default();
-        inventory.clip("model.vision_tower", &config.vision, config.vision_blocks);
+        inventory.vision("model.vision_tower", &config.vision, config.vision_blocks());
         inventory.required.extend(Self::multi_modal_projector(config).required);
         inventory.decoder("model.language_model", &config.text);
         if config.tied_head() {
@@ -52,47 +53,19 @@ impl Inventory {
     /// The multi-modal projector alone.
     pub fn multi_modal_projector(config: &LlavaConfig) -> Self {
         let mut inventory = Self::default();
-        let (vision, hidden) = (config.vision.hidden_size, config.text.hidden_size);
+        let (vision, hidden) = (config.feature_width(), config.text.hidden_size);
         inventory.linear("model.multi_modal_projector.linear_1", hidden, vision, config.projector_bias);
         inventory.linear("model.multi_modal_projector.linear_2", hidden, hidden, config.projector_bias);
         inventory
     }
 
-    /// A DINOv2 model under the names of the files on the hub.
-    pub fn dinov2(config: &Dinov2Config) -> Self {
-        let mut inventory = Self::default();
-        let (width, patch) = (config.hidden_size, config.patch_size);
-        inventory.need("embeddings.cls_token", [1, 1, width]);
-        inventory.need("embeddings.position_embeddings", [1, config.positions(), width]);
-        if config.register_tokens > 0 {
-            inventory.need("embeddings.register_tokens", [1, config.register_tokens, width]);
+    /// A teacher, under its canonical names: the tensors that its network reads.
+    pub fn teacher(teacher: &dyn Teacher) -> Self {
+        let required = teachers::tensors(teacher);
+        Self {
+            required: required.into_iter().map(|(name, shape)| TensorSpec { name, shape }).collect(),
+            unused: teacher.unused(),
         }
-        inventory.need("embeddings.patch_embeddings.projection.weight", [width, 3, patch, patch]);
-        inventory.need("embeddings.patch_embeddings.projection.bias", [width]);
-        for layer in 0..config.layers {
-            let block = format!("encoder.layer.{layer}");
-            inventory.norm(&format!("{block}.norm1"), width);
-            for part in ["query", "key", "value"] {
-                inventory.linear(&format!("{block}.attention.attention.{part}"), width, width, config.qkv_bias);
-            }
-            inventory.linear(&format!("{block}.attention.output.dense"), width, width, true);
-            inventory.need(format!("{block}.layer_scale1.lambda1"), [width]);
-            inventory.norm(&format!("{block}.norm2"), width);
-            match config.ffn {
-                Dinov2Ffn::Mlp { hidden, .. } => {
-                    inventory.linear(&format!("{block}.mlp.fc1"), hidden, width, true);
-                    inventory.linear(&format!("{block}.mlp.fc2"), width, hidden, true);
-                }
-                Dinov2Ffn::SwiGlu { hidden } => {
-                    inventory.linear(&format!("{block}.mlp.weights_in"), 2 * hidden, width, true);
-                    inventory.linear(&format!("{block}.mlp.weights_out"), width, hidden, true);
-                }
-            }
-            inventory.need(format!("{block}.layer_scale2.lambda1"), [width]);
-        }
-        inventory.norm("layernorm", width);
-        inventory.unused.extend(["embeddings.mask_token".into(), "classifier.".into()]);
-        inventory
     }
 
     /// Compares names and shapes with what is expected. All differences are in the error.
@@ -121,13 +94,21 @@ impl Inventory {
         Err(CheckpointError::Mismatch { path: path.to_path_buf(), missing, left_over, shapes, hint })
     }
 
-    /// The first `blocks` blocks of a CLIP tower.
-    fn clip(&mut self, prefix: &str, config: &ClipVisionConfig, blocks: usize) {
+    /// The first `blocks` blocks of a vision tower.
+    fn vision(&mut self, prefix: &str, config: &VisionConfig, blocks: usize) {
         let (width, patch) = (config.hidden_size, config.patch_size);
-        self.need(format!("{prefix}.embeddings.class_embedding"), [width]);
+        let is_clip = config.family == VisionFamily::Clip;
+        if is_clip {
+            self.need(format!("{prefix}.embeddings.class_embedding"), [width]);
+        }
         self.need(format!("{prefix}.embeddings.patch_embedding.weight"), [width, 3, patch, patch]);
+        if !is_clip {
+            self.need(format!("{prefix}.embeddings.patch_embedding.bias"), [width]);
+        }
         self.need(format!("{prefix}.embeddings.position_embedding.weight"), [config.positions(), width]);
-        self.norm(&format!("{prefix}.pre_layrnorm"), width);
+        if is_clip {
+            self.norm(&format!("{prefix}.pre_layrnorm"), width);
+        }
         for layer in 0..blocks {
             let block = format!("{prefix}.encoder.layers.{layer}");
             self.norm(&format!("{block}.layer_norm1"), width);
@@ -139,7 +120,7 @@ impl Inventory {
             self.linear(&format!("{block}.mlp.fc2"), width, config.intermediate_size, true);
         }
         self.unused.extend((blocks..config.layers).map(|layer| format!("{prefix}.encoder.layers.{layer}.")));
-        self.unused.push(format!("{prefix}.post_layernorm."));
+        self.unused.extend(["post_layernorm.", "head."].map(|part| format!("{prefix}.{part}")));
     }
 
     fn decoder(&mut self, prefix: &str, config: &TextConfig) {

@@ -138,7 +138,7 @@ sections! {
     vra: VraConfig {
         /// Whether the alignment loss is added to the language-model loss.
         enabled: bool = true;
-        /// Directory of the vision model that provides the targets: config.json, *.safetensors.
+        /// Directory of the vision model that provides the targets (DINOv2, CLIP, SigLIP, SAM, Depth Anything V2 or RADIO): config.json, *.safetensors.
         teacher: PathBuf = "dinov2".into();
         /// How the hidden states are compared with the targets.
         objective: Objective = Objective::Cosine;
@@ -156,6 +156,10 @@ sections! {
         projector_frozen: bool = false;
         /// How pictures are normalised for the teacher.
         pixel_norm: PixelNorm = PixelNorm::Native;
+        /// Which picture the teacher sees.
+        teacher_size: TeacherSize = TeacherSize::Grid;
+        /// How the teacher's position table is resampled where it was made for another size.
+        position_filter: PositionFilter = PositionFilter::Auto;
     }
 
     /// Re-injection of the visual tokens, an alternative to alignment.

@@ -29,6 +29,28 @@ choices! {
         Inherit = "inherit",
     }
 
+    /// Which picture the teacher sees.
+    TeacherSize {
+        /// One of the size that yields a feature for each visual token.
+        Grid = "grid",
+        /// One of the size that the teacher was made for; its features are resampled bilinearly to the visual tokens.
+        Own = "own",
+    }
+
+    /// How a position table that was made for another size is resampled.
+    PositionFilter {
+        /// As the teacher's own code does.
+        Auto = "auto",
+        /// Two taps.
+        Bilinear = "bilinear",
+        /// Four taps, a = -0.75: the transformers library.
+        Bicubic = "bicubic",
+        /// The same with 0.1 added to the number of points: the code of DINOv2 and Depth Anything.
+        OffsetBicubic = "offset_bicubic",
+        /// a = -0.5 with antialiasing: timm, and DINOv2 with registers.
+        AntialiasedBicubic = "antialiased_bicubic",
+    }
+
     /// What is added again in the middle of the language model.
     ResidualSource {
         /// The visual tokens after the model's projector.

@@ -105,7 +105,7 @@ fn the_tiny_weights_are_complete() -> TestResult {
     let llava = LlavaConfig::from_dir(&dir.path().join("llava"))?;
     Checkpoint::open(&dir.path().join("llava"), NameMap::Llava)?.check(&Inventory::llava(&llava))?;
     let teacher = Dinov2Config::from_dir(&dir.path().join("dinov2"))?;
-    Checkpoint::open(&dir.path().join("dinov2"), NameMap::Dinov2)?.check(&Inventory::dinov2(&teacher))?;
+    Checkpoint::open(&dir.path().join("dinov2"), NameMap::Dinov2)?.check(&Inventory::teacher(&teacher))?;
     Ok(())
 }
 

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use viral_model::adapter::{Adapter, LoraConfig};
-use viral_model::config::{Dinov2Config, FeatureSelect, ImageProcessorConfig, LlavaConfig};
-use viral_model::graph::{LeafSource, LinearMap, Origin, projector};
+use viral_model::config::{ImageProcessorConfig, LlavaConfig};
+use viral_model::graph::pixels::PixelNorm;
+use viral_model::graph::teachers::{self, InputPath, InputSize, Teacher};
+use viral_model::graph::{Interpolation, LeafSource, LinearMap, Origin, projector};
 use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap};
 
 use super::Fingerprints;
 use super::errors;
 use super::prepare::Preparer;
-use crate::config::Config;
+use crate::config::{Config, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
 use crate::data::{Dataset, Geometry, Prepare, Sampler, StepPlan};
 use crate::error::{Error, Kind, Result};
 
@@ -21,7 +23,7 @@ pub struct Networks {
     /// The model that is trained.
     pub llava: LlavaConfig,
     /// The vision model that provides the targets, if there is one.
-    pub teacher: Option<Dinov2Config>,
+    pub teacher: Option<Arc<dyn Teacher>>,
     /// How pictures become pixels.
     pub processor: ImageProcessorConfig,
 }
@@ -61,7 +63,7 @@ impl Networks {
         })?;
         let teacher = if config.vra.enabled {
             directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
-            Some(Dinov2Config::from_dir(&config.vra.teacher)?)
+            Some(teachers::open(&config.vra.teacher)?)
         } else {
             None
         };
@@ -79,21 +81,48 @@ impl Networks {
                 format!("choose layers from 0 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
             ));
         }
-        if config.vra.enabled && self.llava.feature_select == FeatureSelect::Full {
+        let Some(teacher) = &self.teacher else { return Ok(()) };
+        let Some(grid) = self.llava.visual_grid() else {
             return Err(errors::config(
                 "vra.enabled needs one visual token per patch",
                 "the model's vision_feature_select_strategy is `full`, which keeps the class token",
                 "set vra.enabled = false, or use a model with the strategy `default`",
             ));
+        };
+        if let Some(largest) = teacher.largest_grid().filter(|&largest| largest < grid) {
+            return Err(errors::config(
+                "the teacher's pictures are too small for the visual tokens",
+                format!("it makes up to {largest} x {largest} features, and there are {grid} x {grid} visual tokens"),
+                "set vra.teacher_size = \"own\", which resamples its features, or use another teacher",
+            ));
         }
         Ok(())
+    }
+
+    /// How the teacher's input is made out of the vision tower's pixels.
+    pub(crate) fn input_path(&self, config: &Config) -> InputPath {
+        InputPath {
+            from: self.processor.normalize.map_or(PixelNorm::NONE, |(mean, std)| PixelNorm { mean, std }),
+            native: config.vra.pixel_norm == PixelNormChoice::Native,
+            grid: self.llava.vision.grid(),
+            size: match config.vra.teacher_size {
+                TeacherSize::Grid => InputSize::Grid,
+                TeacherSize::Own => InputSize::Own,
+            },
+            positions: match config.vra.position_filter {
+                PositionFilter::Auto => None,
+                PositionFilter::Bilinear => Some(Interpolation::Bilinear),
+                PositionFilter::Bicubic => Some(Interpolation::Bicubic),
+                PositionFilter::OffsetBicubic => Some(Interpolation::OffsetBicubic),
+                PositionFilter::AntialiasedBicubic => Some(Interpolation::AntialiasedBicubic),
+            },
+        }
     }
 
     /// The alignment projectors of a run.
     pub(crate) fn alignment(&self, config: &Config) -> Vec<projector::Alignment> {
         let Some(teacher) = &self.teacher else { return Vec::new() };
-        let one =
-            |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.hidden_size, index };
+        let one = |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.width(), index };
         match config.vra.multiple_projectors {
             true => (0..config.vra.layers.len()).map(|index| one(Some(index))).collect(),
             false => vec![one(None)],
@@ -112,8 +141,8 @@ impl Bundle {
         model.check(&Inventory::llava(&networks.llava))?;
         let teacher = match &networks.teacher {
             Some(teacher) => {
-                let checkpoint = Checkpoint::open(&config.vra.teacher, NameMap::Dinov2)?;
-                checkpoint.check(&Inventory::dinov2(teacher))?;
+                let checkpoint = Checkpoint::open(&config.vra.teacher, teacher.names())?;
+                checkpoint.check(&Inventory::teacher(&**teacher))?;
                 Some(checkpoint)
             }
             None => None,

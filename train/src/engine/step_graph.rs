@@ -1,7 +1,7 @@
 //! The graph of a micro-batch: pixels and tokens in, losses out, gradients added to what earlier micro-batches left.
 //!
 //! ```text
-//! pixels ─ CLIP ─ projector ─┐
+//! pixels ─ tower ─ projector ┐
 //! tokens ─ embeddings ───────┴─ decoder with LoRA ─ head ─ cross-entropy ─┐
 //!                                   └─ states at target layers ─ P ─┐     ├─ loss ─ gradients
 //! pixels ─ teacher ─────────────────────────────────────────────────┴─ VRA ┘
@@ -12,13 +12,12 @@ use viral_compiler::ir::LeafKind;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 use viral_model::graph::llava::{self, Visual};
-use viral_model::graph::pixels::{self, PixelNorm};
 use viral_model::graph::{
-    Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, clip, dinov2, llama, projector,
+    Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, llama, projector, teachers, vision,
 };
 
 use super::bundle::Networks;
-use crate::config::{Config, PixelNorm as PixelNormChoice};
+use crate::config::Config;
 use crate::objectives::{self, Alignment};
 
 /// Input with the numbers that change from step to step: the share of this micro-batch in the step, and the weight of
@@ -109,11 +108,7 @@ pub(crate) fn trainable(config: &Config) -> Trainable {
 fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
     let pixels = (shape.images > 0).then(|| shape.input(g, BatchInput::Pixels));
-    let features = pixels.map(|pixels| {
-        g.scoped("vision_tower", |g| {
-            clip::features(g, &llava.vision, llava.vision_blocks, llava.feature_select, pixels)
-        })
-    });
+    let features = pixels.map(|pixels| vision::features(g, llava, pixels));
     let visual = features.map(|features| {
         let tokens = g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features));
         Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) }
@@ -148,16 +143,8 @@ fn alignment_loss(
     shape: BatchShape,
     forward: &Forward,
 ) -> Option<Aligned> {
-    let (teacher, clip_pixels) = (networks.teacher.as_ref()?, forward.pixels?);
-    let mut pixels = clip_pixels;
-    if config.vra.pixel_norm == PixelNormChoice::Native {
-        let from = networks.processor.normalize.map_or(PixelNorm::NONE, |(mean, std)| PixelNorm { mean, std });
-        pixels = pixels::renormalise(g, pixels, from, PixelNorm::IMAGENET);
-    }
-    // The teacher's grid of patches is the encoder's.
-    let side = networks.llava.vision.image_size / networks.llava.vision.patch_size * teacher.patch_size;
-    let pixels = pixels::resize_bilinear(g, pixels, side);
-    let targets = g.scoped("teacher", |g| dinov2::features(g, teacher, pixels));
+    let (teacher, pixels) = (networks.teacher.as_ref()?, forward.pixels?);
+    let targets = teachers::targets(g, &**teacher, &networks.input_path(config), pixels);
     let positions = shape.input(g, BatchInput::VraPositions);
     let states = config.vra.layers.iter().map(|&layer| llava::rows_at(g, forward.states[layer], positions)).collect();
     let weights = shape.input(g, BatchInput::VraWeights);

@@ -115,11 +115,11 @@ impl From<SourceError<CheckpointError>> for Error {
     fn from(error: SourceError<CheckpointError>) -> Self {
         match error {
             SourceError::Load(error) => error.into(),
-            SourceError::PositionTable { name, shape } => Self {
+            foreign => Self {
                 kind: Kind::Model,
-                what: "a position table cannot be resampled".into(),
-                place: format!("tensor `{name}`"),
-                why: format!("shape {shape:?} is not a class token and a square grid of rows"),
+                what: "a table of positions cannot be used".into(),
+                place: String::new(),
+                why: foreign.to_string(),
                 hint: "check that config.json and weights belong together".into(),
             },
         }

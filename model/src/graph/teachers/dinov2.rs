@@ -1,0 +1,119 @@
+//! DINOv2. Reference: M. Oquab et al., 2023; registers: T. Darcet et al., 2023.
+
+use std::sync::Arc;
+
+use viral_compiler::{Graph, Value};
+
+use super::super::leaf::{Leaves, Trainable};
+use super::super::pixels::PixelNorm;
+use super::super::source::Interpolation;
+use super::super::vision::rows_from;
+use super::super::vit::{self, Block, BlockNames, PositionTable};
+use super::super::{TEACHER, extents};
+use super::{Teacher, TeacherInput};
+use crate::config::{ConfigError, Dinov2Config, Section};
+use crate::weights::NameMap;
+
+pub(super) const MODEL_TYPES: &[&str] = &["dinov2", "dinov2_with_registers"];
+
+pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+    Ok(Arc::new(Dinov2Config::from_section(s)?))
+}
+
+const NAMES: BlockNames = BlockNames {
+    norm1: "norm1",
+    attention: vit::AttentionNames::Apart {
+        query: "attention.attention.query",
+        key: "attention.attention.key",
+        value: "attention.attention.value",
+    },
+    output: "attention.output.dense",
+    norm2: "norm2",
+    mlp: vit::MLP,
+    scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+};
+
+impl Teacher for Dinov2Config {
+    fn width(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn patch(&self) -> usize {
+        self.patch_size
+    }
+
+    fn own_grid(&self) -> usize {
+        self.grid()
+    }
+
+    fn input(&self) -> TeacherInput {
+        TeacherInput::Normalised(PixelNorm::IMAGENET)
+    }
+
+    fn names(&self) -> NameMap {
+        NameMap::Dinov2
+    }
+
+    fn unused(&self) -> Vec<String> {
+        vec!["embeddings.mask_token".into(), "classifier.".into()]
+    }
+
+    fn features(&self, g: &mut Graph, pixels: Value, positions: Option<Interpolation>) -> Value {
+        // The library's two model classes differ in this.
+        let own = match self.register_tokens {
+            0 => Interpolation::Bicubic,
+            _ => Interpolation::AntialiasedBicubic,
+        };
+        features(g, self, pixels, positions.unwrap_or(own))
+    }
+}
+
+/// Patch tokens of `pixels (I, 3, S, S)` after the final norm, as `(I·N, C)` rows.
+pub(super) fn features(g: &mut Graph, config: &Dinov2Config, pixels: Value, positions: Interpolation) -> Value {
+    let leaves = Leaves::new(TEACHER, Trainable::NOTHING);
+    let mut x = g.scoped("embeddings", |g| embed(g, config, &leaves.under("embeddings"), pixels, positions));
+    let block = Block {
+        heads: config.heads,
+        eps: config.layer_norm_eps,
+        qkv_bias: config.qkv_bias,
+        ffn: config.ffn,
+        names: &NAMES,
+    };
+    for layer in 0..config.layers {
+        let leaves = leaves.under(&format!("encoder.layer.{layer}"));
+        x = g.scoped(format!("layers.{layer}"), |g| block.apply(g, &leaves, x));
+    }
+    let x = rows_from(g, x, 1 + config.register_tokens);
+    leaves.layer_norm(g, "layernorm", x, config.layer_norm_eps)
+}
+
+/// `[class; registers; patches]` with positions added to class and patches, `(I, 1+R+N, C)`.
+fn embed(g: &mut Graph, config: &Dinov2Config, leaves: &Leaves, pixels: Value, filter: Interpolation) -> Value {
+    let channels = config.hidden_size;
+    let projection = leaves.under("patch_embeddings.projection");
+    let patches = vit::patch_embedding(g, &projection, pixels, config.patch_size, channels, true); // (I, N, C)
+    let [images, n_patches] = extents(g, patches);
+    let [_, _, height, width] = extents(g, pixels);
+    let table = PositionTable {
+        name: "position_embeddings",
+        shape: |rows, width| vec![1, rows, width],
+        extra: 1,
+        side: config.grid(),
+        filter,
+    };
+    let grid = [height / config.patch_size, width / config.patch_size];
+    let positions = table.leaf(g, leaves, grid, channels); // (1, 1+N, C)
+
+    let class = leaves.tensor(g, "cls_token", &[1, 1, channels]);
+    let class_position = g.slice(positions, 1, 0, 1);
+    let class = g.add(class, class_position);
+    let patch_positions = g.slice(positions, 1, 1, n_patches);
+    let patches = g.add(patches, patch_positions);
+    let mut tokens = vec![g.expand(class, &[images, 1, channels])];
+    if config.register_tokens > 0 {
+        let registers = leaves.tensor(g, "register_tokens", &[1, config.register_tokens, channels]);
+        tokens.push(g.expand(registers, &[images, config.register_tokens, channels]));
+    }
+    tokens.push(patches);
+    g.concat(&tokens, 1)
+}
