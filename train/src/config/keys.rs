@@ -138,7 +138,7 @@ sections! {
     vra: VraConfig {
         /// Whether the alignment loss is added to the language-model loss.
         enabled: bool = true;
-        /// Directory of the vision model that provides the targets (DINOv2, CLIP, SigLIP, SAM, Depth Anything V2 or RADIO): config.json, *.safetensors.
+        /// Directory of the vision model that provides the targets, for example a DINOv2 or SAM.
         teacher: PathBuf = "dinov2".into();
         /// How the hidden states are compared with the targets.
         objective: Objective = Objective::Cosine;

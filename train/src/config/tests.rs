@@ -65,6 +65,8 @@ projector_dim = 8
 multiple_projectors = true
 projector_frozen = true
 pixel_norm = "inherit"
+teacher_size = "own"
+position_filter = "bicubic"
 [residual]
 enabled = false
 source = "pre_projection"
