@@ -195,7 +195,10 @@ fn refusals_name_key_and_value() {
         (top(""), "`model_type` is missing, expected llava"),
         (top(r#""model_type": 3"#), "`model_type` is 3, expected a string"),
         (top(r#""model_type": "llava", "quantization_config": {}"#), "`quantization_config` = {}"),
-        (top(r#""model_type": "llava", "vision_feature_layer": []"#), "`vision_feature_layer` is [], expected an integer"),
+        (
+            top(r#""model_type": "llava", "vision_feature_layer": []"#),
+            "`vision_feature_layer` is [], expected an integer",
+        ),
         (top(r#""model_type": "llava", "vision_feature_layer": -26"#), "outside the 25 hidden states"),
         (top(r#""model_type": "llava", "projector_hidden_act": "mish""#), r#"`projector_hidden_act` = "mish""#),
         (top(r#""model_type": "llava", "text_config": []"#), "`text_config` is [], expected an object"),
