@@ -269,6 +269,19 @@ fn foreign_files_are_recognised() {
 }
 
 #[test]
+fn a_header_may_have_the_length_that_another_format_begins_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    // As little-endian numbers: the mark of a pickle, and what a web page begins with.
+    for mark in [*b"\x80\x02", *b"<a"] {
+        let length = u64::from(u16::from_le_bytes(mark));
+        let file = [&length.to_le_bytes()[..], format!("{:<1$}", "{}", length as usize).as_bytes()].concat();
+        fs::write(&path, file).unwrap();
+        assert_eq!(TensorFile::open(&path).unwrap().names().count(), 0);
+    }
+}
+
+#[test]
 fn directories_without_weights() {
     let dir = tempfile::tempdir().unwrap();
     assert!(message(Checkpoint::open(&dir.path().join("no"), NameMap::Llava)).contains("cannot open model directory"));

@@ -185,7 +185,11 @@ fn entry(value: Value) -> Result<Entry, String> {
 /// Recognises what often lies where a weight file should.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.trim_ascii_start();
-    if bytes.is_empty() {
+    // The length in front of a header can be any bytes, those of another format's mark as well.
+    let announced = bytes.first_chunk::<LENGTH_BYTES>().map(|length| u64::from_le_bytes(*length));
+    if announced.is_some_and(|length| length <= MAX_HEADER_BYTES) && bytes.get(LENGTH_BYTES) == Some(&b'{') {
+        None
+    } else if bytes.is_empty() {
         Some("it is empty; copy or download it again")
     } else if bytes.starts_with(b"version https://git-lfs") {
         Some("it is a Git LFS pointer; fetch the contents with `git lfs pull`")
