@@ -48,12 +48,14 @@ class AlignmentProjector(nn.Module):
 class Network(nn.Module):
     """Built from the directories that `config` names; `adapter` overrides the configured starting point."""
 
+    attention = "eager"  # transformers' name of an implementation
+
     def __init__(self, config: dict, adapter: Path | None):
         super().__init__()
         self.vra, self.max_length = config["vra"], config["train"]["max_length"]
         path = Path(config["model"]["path"])
         self.processor = CLIPImageProcessorPil.from_pretrained(path)
-        base = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+        base = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation=self.attention)
         lora = config["lora"]
         assert lora["dropout"] == 0, "a random mask has no reference"
         self.peft = get_peft_model(
@@ -71,7 +73,7 @@ class Network(nn.Module):
         self.teacher: Dinov2Model | None = None
         self.alignment_projector: nn.Module | None = None
         if self.vra["enabled"]:
-            self.teacher = AutoModel.from_pretrained(self.vra["teacher"], dtype=torch.float32, attn_implementation="eager")
+            self.teacher = AutoModel.from_pretrained(self.vra["teacher"], dtype=torch.float32, attn_implementation=self.attention)
             self.teacher.requires_grad_(False)
             sizes = (base.config.text_config.hidden_size, self.vra["projector_dim"], self.teacher.config.hidden_size)
             if self.vra["multiple_projectors"]:

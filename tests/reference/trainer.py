@@ -95,10 +95,12 @@ def read_config(path: Path) -> dict:
 
 
 class Trainer:
+    network_type: type[Network] = Network
+
     def __init__(self, config: dict, adapter: Path | None = None):
         self.options, self.data = config["train"], config["data"]
         start = adapter or (config["model"]["adapter"] and Path(config["model"]["adapter"]))
-        self.network = Network(config, start)
+        self.network = self.network_type(config, start)
         tokenizer = Tokenizer.from_file(str(Path(config["model"]["path"]) / "tokenizer.json"))
         self.samples = load_samples(Path(self.data["train"]), tokenizer, self.data["template"])
         global_batch = self.options["batch"] * self.options["accumulation"]
