@@ -5,6 +5,7 @@
 //! * [`config`] turns a TOML file, the environment and the command line into one checked [`Config`];
 //! * [`data`] goes from a dataset file to the inputs of micro-batches;
 //! * [`run`] owns what a run leaves behind: the folder and its lock, `metrics.jsonl`, `loss.svg`, the progress line;
+//! * [`store`] writes checkpoints so that they survive whatever happens;
 //! * [`engine`] is the training run: networks and [`objectives`] become graphs, graphs become plans, and plans are
 //!   replayed step after step;
 //! * [`demo`] makes folders to start from;
@@ -22,6 +23,7 @@ pub mod error;
 pub mod objectives;
 mod random;
 pub mod run;
+pub mod store;
 
 pub use config::Config;
 pub use error::{Error, Kind, Result};

@@ -1,6 +1,8 @@
 //! Reading and writing an adapter directory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 
 use super::targets::path;
@@ -8,7 +10,7 @@ use super::{AdapterError, LoraConfig};
 use crate::config::{LlavaConfig, TextConfig};
 use crate::graph::projector::Alignment;
 use crate::graph::{LinearMap, adapter_key};
-use crate::weights::{CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, write_safetensors};
+use crate::weights::{CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, safetensors_pieces};
 
 const CONFIG: &str = "adapter_config.json";
 const LORA: &str = "adapter_model.safetensors";
@@ -22,6 +24,15 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Elements in row-major order.
     pub values: Vec<f32>,
+}
+
+/// A file of an adapter directory.
+#[derive(Clone, Debug)]
+pub struct AdapterFile<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its content, in pieces that follow each other.
+    pub pieces: Vec<Cow<'a, [u8]>>,
 }
 
 /// The contents of an adapter directory.
@@ -79,9 +90,29 @@ impl Adapter {
     /// Writes the directory, which is made if necessary. Each file appears complete or not at all.
     ///
     /// # Errors
-    /// The disk refuses, a tensor belongs to none of the three parts, or the LoRA part has tensors without a
-    /// configuration or the reverse.
+    /// As [`Adapter::files`], or the disk refuses.
     pub fn write(&self, dir: &Path) -> Result<(), AdapterError> {
+        let files = self.files(dir)?;
+        let io = |path: &Path, source| AdapterError::Io { path: path.to_path_buf(), source };
+        std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
+        for file in files {
+            let path = dir.join(file.name);
+            let partial = dir.join(format!("{}.partial", file.name));
+            let written = std::fs::File::create(&partial).and_then(|mut out| {
+                file.pieces.iter().try_for_each(|piece| out.write_all(piece))?;
+                out.sync_all()?;
+                std::fs::rename(&partial, &path)
+            });
+            written.map_err(|source| io(&path, source))?;
+        }
+        Ok(())
+    }
+
+    /// The directory's files as they will be, for whoever writes them. `dir` is for messages.
+    ///
+    /// # Errors
+    /// A tensor belongs to none of the three parts, or the LoRA part has tensors without a configuration or the reverse.
+    pub fn files(&self, dir: &Path) -> Result<Vec<AdapterFile<'_>>, AdapterError> {
         let mut parts: BTreeMap<&str, Vec<TensorOut<'_>>> = BTreeMap::new();
         for (name, parameter) in &self.parameters {
             let key = adapter_key(name);
@@ -101,16 +132,14 @@ impl Adapter {
             (Some(_), false) => return Err(not_writable(dir, CONFIG, "there are no LoRA tensors")),
             (None, true) => return Err(not_writable(dir, LORA, "the LoRA configuration is missing")),
         }
-        let io = |path: &Path, source| AdapterError::Io { path: path.to_path_buf(), source };
-        std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
-        for (file, tensors) in parts {
-            write_safetensors(&dir.join(file), &tensors)?;
+        let mut files = Vec::new();
+        for (name, tensors) in parts {
+            files.push(AdapterFile { name, pieces: safetensors_pieces(&dir.join(name), &tensors)? });
         }
         if let Some(lora) = &self.lora {
-            let path = dir.join(CONFIG);
-            std::fs::write(&path, lora.to_json()).map_err(|source| io(&path, source))?;
+            files.push(AdapterFile { name: CONFIG, pieces: vec![Cow::Owned(lora.to_json().into_bytes())] });
         }
-        Ok(())
+        Ok(files)
     }
 
     /// Loads a file whose keys, in any dialect, must be exactly the required tensors.

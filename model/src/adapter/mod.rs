@@ -16,4 +16,4 @@ mod targets;
 
 pub use config::LoraConfig;
 pub use error::AdapterError;
-pub use files::{Adapter, Parameter};
+pub use files::{Adapter, AdapterFile, Parameter};

@@ -21,7 +21,7 @@ pub use file::TensorFile;
 pub use inventory::{Inventory, TensorSpec};
 pub use names::NameMap;
 pub use view::{StoredDtype, TensorView};
-pub use write::{TensorOut, write_safetensors};
+pub use write::{TensorHead, TensorOut, safetensors_front, safetensors_pieces, write_safetensors};
 
 pub(crate) use names::llava_name;
 

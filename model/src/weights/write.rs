@@ -1,4 +1,7 @@
 //! Writing safetensors files.
+//!
+//! A file is its front, a length and a header that depend on names and shapes alone, and then the tensors' bytes.
+//! Whoever brings a disk of its own asks for [`safetensors_front`]; [`write_safetensors`] does the rest for the others.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -37,27 +40,95 @@ impl<'a> TensorOut<'a> {
     }
 }
 
-/// Writes a safetensors file with metadata `{"format": "pt"}`, byte for byte as the reference implementation does:
-/// tensors ordered by element type and name, header padded to 8 bytes. The same tensors give the same bytes whatever
-/// their order. The file appears complete or not at all: it is written beside its final place, flushed to the disk and
-/// renamed.
+/// Name, element type and extents of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorHead {
+    /// Name in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: StoredDtype,
+    /// Extents.
+    pub shape: Vec<usize>,
+}
+
+impl TensorHead {
+    /// Bytes of the tensor's data.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bytes()
+    }
+}
+
+/// Puts tensors into the order of a file and makes the file's front: the header's length and the header, with metadata
+/// `{"format": "pt"}`, byte for byte as the reference implementation writes them. The tensors' bytes follow in the new
+/// order: by element type, then by name.
+///
+/// # Errors
+/// A name occurs twice. `path` is for the message.
+pub fn safetensors_front(path: &Path, tensors: &mut [TensorHead]) -> Result<Vec<u8>, CheckpointError> {
+    let damaged = |problem: String| CheckpointError::Header { path: path.to_path_buf(), problem };
+    tensors.sort_by(|a, b| stored(b.dtype).cmp(&stored(a.dtype)).then_with(|| a.name.cmp(&b.name)));
+    let mut names = BTreeSet::new();
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut offset = 0;
+    for tensor in tensors.iter() {
+        if !names.insert(tensor.name.as_str()) {
+            return Err(damaged(format!("tensor {} occurs twice", printable(&tensor.name))));
+        }
+        let end = offset + tensor.bytes();
+        let info = TensorInfo { dtype: stored(tensor.dtype), shape: tensor.shape.clone(), data_offsets: (offset, end) };
+        infos.push((tensor.name.clone(), info));
+        offset = end;
+    }
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|error| damaged(error.to_string()))?;
+    let json = serde_json::to_vec(&metadata).map_err(|error| damaged(error.to_string()))?;
+    // Padded with spaces so that the data starts at a multiple of 8.
+    let length = json.len().next_multiple_of(8);
+    let mut front = (length as u64).to_le_bytes().to_vec();
+    front.extend(json);
+    front.resize(8 + length, b' ');
+    Ok(front)
+}
+
+/// The pieces that make up a safetensors file. The same tensors give the same bytes whatever their order.
+///
+/// # Errors
+/// A name occurs twice, or a shape does not fit its bytes. `path` is for the message.
+pub fn safetensors_pieces<'a>(path: &Path, tensors: &[TensorOut<'a>]) -> Result<Vec<Cow<'a, [u8]>>, CheckpointError> {
+    let head = |tensor: &TensorOut<'_>| TensorHead {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype,
+        shape: tensor.shape.clone(),
+    };
+    let mut heads: Vec<TensorHead> = tensors.iter().map(head).collect();
+    let front = safetensors_front(path, &mut heads)?;
+    let by_name: HashMap<&str, &TensorOut<'a>> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let mut pieces = vec![Cow::Owned(front)];
+    for head in &heads {
+        let bytes = by_name[head.name.as_str()].bytes.clone();
+        if bytes.len() != head.bytes() {
+            let problem = format!("tensor {} has {} bytes for shape {:?}", head.name, bytes.len(), head.shape);
+            return Err(CheckpointError::Header { path: path.to_path_buf(), problem });
+        }
+        pieces.push(bytes);
+    }
+    Ok(pieces)
+}
+
+/// Writes a safetensors file. It appears complete or not at all: it is written beside its final place, flushed to the
+/// disk and renamed.
 ///
 /// # Errors
 /// The disk refuses, a name occurs twice, or a shape does not fit its bytes.
 pub fn write_safetensors(path: &Path, tensors: &[TensorOut<'_>]) -> Result<(), CheckpointError> {
-    let mut order: Vec<&TensorOut<'_>> = tensors.iter().collect();
-    order.sort_by(|a, b| stored(b.dtype).cmp(&stored(a.dtype)).then_with(|| a.name.cmp(&b.name)));
-    let header = header(path, &order)?;
-
+    let pieces = safetensors_pieces(path, tensors)?;
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let write = || -> std::io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&partial)?);
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        for tensor in &order {
-            out.write_all(&tensor.bytes)?;
+        for piece in &pieces {
+            out.write_all(piece)?;
         }
         out.into_inner()?.sync_all()?;
         std::fs::rename(&partial, path)
@@ -67,28 +138,6 @@ pub fn write_safetensors(path: &Path, tensors: &[TensorOut<'_>]) -> Result<(), C
         let _ = std::fs::remove_file(&partial);
         CheckpointError::Io { action: "cannot write", path: path.to_path_buf(), source }
     })
-}
-
-/// The header's JSON, padded with spaces so that the data starts at a multiple of 8.
-fn header(path: &Path, order: &[&TensorOut<'_>]) -> Result<Vec<u8>, CheckpointError> {
-    let damaged = |problem: String| CheckpointError::Header { path: path.to_path_buf(), problem };
-    let mut names = BTreeSet::new();
-    let mut infos = Vec::with_capacity(order.len());
-    let mut offset = 0;
-    for tensor in order {
-        if !names.insert(tensor.name.as_str()) {
-            return Err(damaged(format!("tensor {} occurs twice", printable(&tensor.name))));
-        }
-        let end = offset + tensor.bytes.len();
-        let info = TensorInfo { dtype: stored(tensor.dtype), shape: tensor.shape.clone(), data_offsets: (offset, end) };
-        infos.push((tensor.name.clone(), info));
-        offset = end;
-    }
-    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let metadata = Metadata::new(Some(format), infos).map_err(|error| damaged(error.to_string()))?;
-    let mut json = serde_json::to_vec(&metadata).map_err(|error| damaged(error.to_string()))?;
-    json.resize(json.len().next_multiple_of(8), b' ');
-    Ok(json)
 }
 
 fn stored(dtype: StoredDtype) -> Dtype {

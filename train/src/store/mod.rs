@@ -1,0 +1,20 @@
+//! Folders that are there as a whole or not at all, whatever happens while they are written.
+//!
+//! * [`Disk`] is the few operations that writing needs, so that tests can let each of them fail (`disk.rs`);
+//! * [`write_folder`] writes a folder beside its final place, flushes it and renames it (`folder.rs`);
+//! * [`Manifest`] is the list of a folder's files with size and hash, written last (`manifest.rs`);
+//! * [`Checkpoints`] are the `step-N` folders of a run: saved, found, thinned out (`checkpoints.rs`).
+
+mod checkpoints;
+mod disk;
+#[cfg(test)]
+pub(crate) mod faults;
+mod folder;
+mod manifest;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoints::{Checkpoints, step_of};
+pub use disk::{Disk, DiskFile, SystemDisk};
+pub use folder::{Part, write_folder};
+pub use manifest::{MANIFEST, Manifest};
