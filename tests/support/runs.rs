@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use viral_model::adapter::Parameter;
 use viral_train::Config;
-use viral_train::engine::{self, Finished};
-use viral_train::run::{StepMetrics, read_metrics};
+use viral_train::engine::{self, Finished, Resume, Training};
+use viral_train::run::{Interrupt, StepMetrics, read_metrics};
 
 use super::cases::read_tensors;
 
@@ -30,6 +30,28 @@ impl Run {
         config.output.dir = folder.path().join("run");
         let finished = engine::train(&config).unwrap_or_else(|error| panic!("{error}"));
         Self { finished, folder }
+    }
+
+    /// Trains as `config` says, in a new folder, but ends after every step and goes on from its checkpoint. Returns the run
+    /// and how often it was stopped.
+    ///
+    /// # Panics
+    /// If the run fails otherwise than by being stopped.
+    pub(crate) fn in_single_steps(config: &Config) -> (Self, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config.clone();
+        config.output.dir = folder.path().join("run");
+        let interrupt = Interrupt::default();
+        interrupt.stop();
+        for stops in 0.. {
+            let training = Training::new(&config).interruptible(interrupt.clone());
+            let training = if stops == 0 { training } else { training.resume(Resume::default()) };
+            match training.run() {
+                Ok(finished) => return (Self { finished, folder }, stops),
+                Err(error) => assert_eq!(error.kind.exit_code(), 130, "{error}"),
+            }
+        }
+        unreachable!("a run has an end")
     }
 
     /// The run folder.

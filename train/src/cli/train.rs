@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::options::Options;
 use super::output;
 use crate::config::{Assignment, Config};
 use crate::demo;
-use crate::engine::{self, Finished};
+use crate::engine::{self, Finished, Resume, Training};
 use crate::error::{Error, Kind, Result, escape};
-use crate::run;
+use crate::run::{self, Interrupt};
+use crate::store::{self, Checkpoints, SystemDisk};
 
 /// Fine-tune a model as a configuration says, or try it with --demo
 #[derive(Debug, clap::Args)]
@@ -17,10 +19,12 @@ use crate::run;
 Examples:
   viral-wgpu train --demo
   viral-wgpu train my.toml --dry-run
+  viral-wgpu train my.toml --resume
+  viral-wgpu train --resume runs/low/checkpoints/step-2000
   viral-wgpu train my.toml --out runs/low --set train.lr=1e-4 --set vra.layers=[12]")]
 pub(super) struct Args {
     /// Configuration file
-    #[arg(required_unless_present = "demo")]
+    #[arg(required_unless_present_any = ["demo", "resume"])]
     config: Option<PathBuf>,
     /// Make up a tiny model, teacher, tokenizer and pictures, and train on them for a minute or so
     #[arg(long, conflicts_with_all = ["config", "dry_run"])]
@@ -28,6 +32,12 @@ pub(super) struct Args {
     /// Run folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint of the run folder, or from a run folder or checkpoint named here
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "demo")]
+    resume: Option<Option<PathBuf>>,
+    /// Let this key differ from the checkpoint's configuration; may be repeated
+    #[arg(long, value_name = "KEY", requires = "resume")]
+    allow_change: Vec<String>,
     /// Open and check everything, show memory and steps, but do not train
     #[arg(long)]
     dry_run: bool,
@@ -36,16 +46,77 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let config = match &args.config {
-        Some(file) => load(&args.options, file, args.out.as_deref())?,
-        None => demo_config(&args.options, args.out.as_deref())?,
+    let named = args.resume.clone().flatten();
+    let origin = named.as_deref().map(Origin::of).transpose()?;
+    let config = match (&args.config, &origin) {
+        (Some(file), None) => load(&args.options, file, args.out.as_deref())?,
+        (Some(file), Some(origin)) => load(&args.options, file, Some(&origin.run))?,
+        (None, Some(origin)) => load(&args.options, &origin.config()?, Some(&origin.run))?,
+        (None, None) if args.resume.is_some() => return Err(nothing_named()),
+        (None, None) => demo_config(&args.options, args.out.as_deref())?,
     };
     config.check_paths()?;
     if args.dry_run {
         return output::print(&engine::dry_run(&config)?);
     }
-    let finished = engine::train(&config)?;
-    output::print(&report(&finished))
+    let mut training = Training::new(&config).interruptible(Interrupt::listen()?);
+    if args.resume.is_some() {
+        let checkpoint = origin.and_then(|origin| origin.checkpoint);
+        training = training.resume(Resume { checkpoint, allow: args.allow_change });
+    }
+    output::print(&report(&training.run()?))
+}
+
+/// What `--resume DIR` names.
+struct Origin {
+    run: PathBuf,
+    checkpoint: Option<PathBuf>,
+}
+
+impl Origin {
+    /// A run folder, or a checkpoint inside one.
+    fn of(dir: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(dir).map_err(|error| Error::io("resolve the path", dir, &error))?;
+        if store::step_of(&absolute).is_some()
+            && let Some(run) = absolute.parent().and_then(Path::parent)
+            && absolute.is_dir()
+        {
+            return Ok(Self { run: run.to_owned(), checkpoint: Some(absolute) });
+        }
+        if absolute.join("run.json").is_file() || absolute.join("checkpoints").is_dir() {
+            return Ok(Self { run: absolute, checkpoint: None });
+        }
+        Err(Error {
+            kind: Kind::Config,
+            what: "there is no run to resume".into(),
+            place: format!("--resume {}", dir.display()),
+            why: "expected a run folder, or one of its checkpoints/step-N".into(),
+            hint: "`viral-wgpu train CONFIG.toml --resume` goes on with the run folder of a configuration".into(),
+        })
+    }
+
+    /// The configuration that the newest checkpoint was made with.
+    fn config(&self) -> Result<PathBuf> {
+        let newest = || Checkpoints::new(&self.run, Arc::new(SystemDisk)).newest().map(|(_, path)| path);
+        let checkpoint = self.checkpoint.clone().or_else(newest).ok_or_else(|| Error {
+            kind: Kind::Config,
+            what: "the run has no checkpoint".into(),
+            place: self.run.display().to_string(),
+            why: "it stopped before the first one, so its configuration is not known".into(),
+            hint: "name the configuration: `viral-wgpu train CONFIG.toml --resume`".into(),
+        })?;
+        Ok(checkpoint.join("config.toml"))
+    }
+}
+
+fn nothing_named() -> Error {
+    Error {
+        kind: Kind::Config,
+        what: "nothing says which run to resume".into(),
+        place: "--resume".into(),
+        why: "there is neither a configuration nor a folder".into(),
+        hint: "`viral-wgpu train CONFIG.toml --resume`, or `viral-wgpu train --resume RUN_FOLDER`".into(),
+    }
 }
 
 fn load(options: &Options, file: &Path, out: Option<&Path>) -> Result<Config> {

@@ -36,6 +36,19 @@ pub struct Key {
     pub optional: bool,
     /// Condition on its numbers.
     pub limit: Limit,
+    /// Whether a run that is resumed may have another value.
+    pub resume: Resume,
+}
+
+/// Whether a key may have another value when a run is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Only if the user allows it by name: the run would not be the one that was begun.
+    Fixed,
+    /// Yes: it changes no number of the run.
+    Free,
+    /// The path may differ as long as what it leads to is the same.
+    SameContent,
 }
 
 impl Key {
@@ -60,7 +73,7 @@ macro_rules! sections {
     ($(
         #[doc = $section_help:literal]
         $section:ident: $Section:ident {
-            $( #[doc = $help:literal] $key:ident: $ty:ty = $default:expr $(, $limit:ident)?; )+
+            $( #[doc = $help:literal] $key:ident: $ty:ty = $default:expr $(, $limit:ident)? $(=> $resume:ident)?; )+
         }
     )+) => {
         /// The whole configuration, resolved and checked.
@@ -90,6 +103,7 @@ macro_rules! sections {
                 kind: <$ty as Setting>::KIND,
                 optional: <$ty as Setting>::OPTIONAL,
                 limit: sections!(@limit $($limit)?),
+                resume: sections!(@resume $($resume)?),
             }, )+],
         }, )+];
 
@@ -123,13 +137,15 @@ macro_rules! sections {
     };
     (@limit) => { Limit::NONE };
     (@limit $limit:ident) => { Limit::$limit };
+    (@resume) => { Resume::Fixed };
+    (@resume $resume:ident) => { Resume::$resume };
 }
 
 sections! {
     /// The model to start from.
     model: ModelConfig {
         /// Directory of a Hugging Face LLaVA model: config.json, tokenizer.json, *.safetensors.
-        path: PathBuf = "llava".into();
+        path: PathBuf = "llava".into() => SameContent;
         /// Adapter directory to continue from: a PEFT adapter and its companion files.
         adapter: Option<PathBuf> = None;
     }
@@ -139,7 +155,7 @@ sections! {
         /// Whether the alignment loss is added to the language-model loss.
         enabled: bool = true;
         /// Directory of the vision model that provides the targets, for example a DINOv2 or SAM.
-        teacher: PathBuf = "dinov2".into();
+        teacher: PathBuf = "dinov2".into() => SameContent;
         /// How the hidden states are compared with the targets.
         objective: Objective = Objective::Cosine;
         /// What provides the targets.
@@ -189,7 +205,7 @@ sections! {
     /// The dataset.
     data: DataConfig {
         /// Conversations: a LLaVA JSON array, or one JSON object a line.
-        train: PathBuf = "train.json".into();
+        train: PathBuf = "train.json".into() => SameContent;
         /// Folder that the records' image paths start from.
         images: PathBuf = "images".into();
         /// How a conversation becomes text.
@@ -240,21 +256,23 @@ sections! {
         remat: Remat = Remat::Block;
         /// Start of every random stream.
         seed: u64 = 42;
-        /// Steps between checkpoints.
-        save_every: usize = 1000;
+        /// Steps between checkpoints; 0 saves none but the one of an interrupted run.
+        save_every: usize = 1000 => Free;
+        /// Checkpoints that are kept, the newest ones; 0 keeps all.
+        keep_checkpoints: usize = 3 => Free;
     }
 
     /// The device that trains.
     device: DeviceConfig {
         /// Graphics interface.
-        backend: Backend = Backend::Auto;
+        backend: Backend = Backend::Auto => Free;
         /// Number, or part of the name, of an adapter that `viral-wgpu devices` lists.
-        adapter: Option<String> = None;
+        adapter: Option<String> = None => Free;
     }
 
     /// What the run leaves behind.
     output: OutputConfig {
         /// Run folder.
-        dir: PathBuf = "runs/name".into();
+        dir: PathBuf = "runs/name".into() => Free;
     }
 }

@@ -5,8 +5,10 @@
 //! * `layers.rs` reads assignments from each source; [`Config::load`] applies them in order of precedence,
 //!   flag over `--set` over environment over file over default.
 //! * `validate.rs` checks ranges, combinations, paths, and names what this version does not carry out yet.
+//! * `changes.rs` compares two configurations, for runs that are resumed.
 //! * `render.rs` writes a configuration back as TOML.
 
+mod changes;
 mod device;
 mod keys;
 mod layers;
@@ -21,9 +23,10 @@ mod values;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use changes::{Change, Subject, changes};
 pub use keys::{
-    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, ResidualConfig, SECTIONS, Section,
-    TrainConfig, VraConfig,
+    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, ResidualConfig, Resume, SECTIONS,
+    Section, TrainConfig, VraConfig,
 };
 pub use layers::{Assignment, Origin};
 pub use render::template;

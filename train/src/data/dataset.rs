@@ -5,10 +5,12 @@
 //! the first training step, except damage inside a picture, which shows when it is decoded.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
+
+use sha2::{Digest, Sha256};
 
 use super::batch::Row;
 use super::defect::{self, Defect, Place, Rule};
@@ -85,6 +87,31 @@ impl Dataset {
     /// Records that were left out, and why. Empty with [`OnBadSample::Fail`].
     pub fn skipped(&self) -> &[Defect] {
         &self.skipped
+    }
+
+    /// Hash of the dataset file and of which of its records are used. Pictures do not count.
+    ///
+    /// # Errors
+    /// The file can no longer be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for entry in &self.entries {
+            hash.update((entry.record as u64).to_le_bytes());
+        }
+        let file = File::open(&self.file).and_then(|file| {
+            let mut reader = BufReader::with_capacity(READ_AHEAD, file);
+            loop {
+                let read = reader.fill_buf()?;
+                if read.is_empty() {
+                    return Ok(());
+                }
+                hash.update(read);
+                let count = read.len();
+                reader.consume(count);
+            }
+        });
+        file.map_err(|error| unreadable(&self.file, &error))?;
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     /// Words of each record, negative without a picture: what the sampler groups by.

@@ -203,12 +203,16 @@ impl Bundle {
     }
 
     /// Hashes of the inputs.
-    pub fn fingerprints(&self) -> Fingerprints {
+    ///
+    /// # Errors
+    /// The dataset can no longer be read.
+    pub fn fingerprints(&self) -> Result<Fingerprints> {
         let mut fingerprints = Fingerprints::from([("model".to_owned(), self.model.fingerprint())]);
+        fingerprints.insert("data".to_owned(), self.dataset.fingerprint()?);
         if let Some(teacher) = &self.teacher {
             fingerprints.insert("teacher".to_owned(), teacher.fingerprint());
         }
-        fingerprints
+        Ok(fingerprints)
     }
 }
 

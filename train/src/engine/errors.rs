@@ -1,8 +1,11 @@
 //! Errors of the other crates as the user reads them.
 
+use std::path::Path;
+
 use viral_compiler::CompileError;
 
 use crate::error::{Error, Kind};
+use crate::run::Signal;
 
 /// Settings that do not fit the networks.
 pub(crate) fn config(what: impl Into<String>, why: impl Into<String>, hint: impl Into<String>) -> Error {
@@ -17,6 +20,21 @@ pub(crate) fn not_finite(step: u64) -> Error {
         place: String::new(),
         why: "a loss or an activation overflowed; the trained tensors still have their last finite values".into(),
         hint: "try a lower train.lr, a longer warm-up, or train.max_grad_norm = 1.0".into(),
+    }
+}
+
+/// A signal has ended the run.
+pub(crate) fn interrupted(signal: Signal, folder: &Path, checkpoint: Option<&Path>) -> Error {
+    let why = match checkpoint {
+        Some(checkpoint) => format!("a checkpoint was saved: {}", checkpoint.display()),
+        None => "no step had been done, so there is nothing to save".into(),
+    };
+    Error {
+        kind: signal.kind(),
+        what: "the run was interrupted".into(),
+        place: folder.display().to_string(),
+        why,
+        hint: "the same command with --resume goes on".into(),
     }
 }
 

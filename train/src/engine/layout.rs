@@ -60,15 +60,19 @@ pub(crate) enum Flat {
 impl Flat {
     pub(crate) const ALL: [Flat; 4] = [Flat::Param, Flat::Grad, Flat::FirstMoment, Flat::SecondMoment];
 
-    /// Name of the buffer of a group.
-    pub(crate) fn buffer(self, group: usize) -> String {
-        let what = match self {
+    /// What the buffer holds.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Flat::Param => "params",
             Flat::Grad => "grads",
             Flat::FirstMoment => "first_moments",
             Flat::SecondMoment => "second_moments",
-        };
-        format!("{what}.{group}")
+        }
+    }
+
+    /// Name of the buffer of a group.
+    pub(crate) fn buffer(self, group: usize) -> String {
+        format!("{}.{group}", self.name())
     }
 }
 

@@ -10,9 +10,10 @@
 //! 6. [`session`] compiles the graphs, uploads everything and runs one step after the other;
 //! 7. [`save`] writes what was trained.
 //!
-//! [`train`] below calls them from top to bottom. [`report`] and [`inspect`] show what a run computes.
+//! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`report`] and [`inspect`] show what a run computes.
 
 mod bundle;
+mod checkpoint;
 mod errors;
 mod init;
 mod inspect;
@@ -33,8 +34,11 @@ use viral_runtime::{Device, DeviceOptions};
 use crate::config::Config;
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
-use crate::run::{DeviceRecord, Outcome, Recorder, RunFolder, RunRecord, Summary};
+use crate::run::{DeviceRecord, Interrupt, Outcome, Recorder, RunFolder, RunRecord, Summary};
+use crate::store::{Disk, SystemDisk};
 pub use bundle::{Bundle, Networks};
+pub use checkpoint::Resume;
+use checkpoint::{Keeper, Start};
 pub use inspect::Inspection;
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
@@ -58,41 +62,106 @@ pub struct Finished {
 /// Trains as `config` says and leaves a run folder.
 ///
 /// # Errors
-/// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
+/// As [`Training::run`].
 pub fn train(config: &Config) -> Result<Finished> {
-    let folder = RunFolder::create(&config.output.dir)?;
-    let bundle = Bundle::open(config)?;
-    let plan = Arc::new(bundle.step_plan());
-    let device = open_device(config)?;
-    let buckets = buckets(&plan, bundle.dataset.shapes());
-    let mut session = Session::new(&bundle, &device, &buckets)?;
-    log::info!("{}", report::memory_table(session.memory()));
+    Training::new(config).run()
+}
 
-    let record = RunRecord::new(config, device_record(&device), plan.steps(), bundle.fingerprints());
-    let mut recorder = Recorder::start(&folder, record)?;
-    let schedule = LrSchedule::new(config.train.schedule, plan.steps(), config.train.warmup_ratio);
-    let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
-    let loader = Loader::start(dataset, prepare, bundle.geometry, plan, 0, WORKERS)?;
+/// A training run that is about to begin or to go on.
+pub struct Training<'c> {
+    config: &'c Config,
+    resume: Option<Resume>,
+    interrupt: Interrupt,
+    disk: Arc<dyn Disk>,
+}
 
-    let mut skipped = 0;
-    let mut record = |outcome: Option<Outcome>| -> Result<()> {
-        let Some(outcome) = outcome else { return Ok(()) };
-        recorder.step(&outcome)?;
-        skipped = if outcome.skipped { skipped + 1 } else { 0 };
-        if skipped >= MAX_SKIPPED { Err(errors::not_finite(outcome.step)) } else { Ok(()) }
-    };
-    for micro_batch in loader {
-        let micro_batch = micro_batch?;
-        session.micro_batch(&micro_batch)?;
-        record(session.last()?)?;
-        if micro_batch.index + 1 == micro_batch.of {
-            session.step(micro_batch.step, schedule.factor(micro_batch.step))?;
-        }
+impl<'c> Training<'c> {
+    /// A run that begins at its front and that nobody interrupts.
+    pub fn new(config: &'c Config) -> Self {
+        Self { config, resume: None, interrupt: Interrupt::default(), disk: Arc::new(SystemDisk) }
     }
-    record(session.last()?)?;
-    save::adapter(&bundle, &session, &folder.join("adapter"))?;
-    let summary = recorder.finish()?;
-    Ok(Finished { summary, folder: folder.path().to_owned() })
+
+    /// Goes on from a checkpoint, bit for bit as if the run had never stopped.
+    pub fn resume(self, resume: Resume) -> Self {
+        Self { resume: Some(resume), ..self }
+    }
+
+    /// Ends with a checkpoint when `interrupt` says so.
+    pub fn interruptible(self, interrupt: Interrupt) -> Self {
+        Self { interrupt, ..self }
+    }
+
+    /// Trains and leaves a run folder.
+    ///
+    /// # Errors
+    /// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
+    pub fn run(self) -> Result<Finished> {
+        let Self { config, resume, interrupt, disk } = self;
+        let folder = match resume {
+            Some(_) => RunFolder::open(&config.output.dir)?,
+            None => RunFolder::create(&config.output.dir)?,
+        };
+        let bundle = Bundle::open(config)?;
+        let fingerprints = bundle.fingerprints()?;
+        let start = match &resume {
+            Some(resume) => checkpoint::start(&folder, config, &fingerprints, resume, Arc::clone(&disk))?,
+            None => Start::default(),
+        };
+        let plan = Arc::new(bundle.step_plan());
+        let device = open_device(config)?;
+        let buckets = buckets(&plan, bundle.dataset.shapes());
+        let mut session = Session::new(&bundle, &device, &buckets)?;
+        if let Some(checkpoint) = &start.checkpoint {
+            session.restore(checkpoint)?;
+        }
+        log::info!("{}", report::memory_table(session.memory()));
+        if let Some(signal) = interrupt.signal() {
+            return Err(errors::interrupted(signal, folder.path(), start.checkpoint.as_deref()));
+        }
+
+        let record = RunRecord::new(config, device_record(&device), plan.steps(), fingerprints.clone());
+        let mut recorder = match resume {
+            Some(_) => Recorder::resume(&folder, RunRecord { resumed_from: Some(start.step), ..record })?,
+            None => Recorder::start(&folder, record)?,
+        };
+        let keeper = Keeper::new(&folder, &bundle, &plan, fingerprints, Arc::clone(&disk));
+        let schedule = LrSchedule::new(config.train.schedule, plan.steps(), config.train.warmup_ratio);
+        let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
+        let loader = Loader::start(dataset, prepare, bundle.geometry, Arc::clone(&plan), start.step, WORKERS)?;
+
+        let mut skipped = start.skipped_in_a_row;
+        let mut record = |recorder: &mut Recorder<'_>, outcome: Option<Outcome>| -> Result<u64> {
+            let Some(outcome) = outcome else { return Ok(skipped) };
+            recorder.step(&outcome)?;
+            skipped = if outcome.skipped { skipped + 1 } else { 0 };
+            if skipped >= MAX_SKIPPED { Err(errors::not_finite(outcome.step)) } else { Ok(skipped) }
+        };
+        for micro_batch in loader {
+            let micro_batch = micro_batch?;
+            session.micro_batch(&micro_batch)?;
+            record(&mut recorder, session.last()?)?;
+            if micro_batch.index + 1 < micro_batch.of {
+                continue;
+            }
+            session.step(micro_batch.step, schedule.factor(micro_batch.step))?;
+            let (done, signal) = (micro_batch.step + 1, interrupt.signal());
+            if !keeper.is_due(done) && signal.is_none() {
+                continue;
+            }
+            // Figures of the steps done come first: what a checkpoint says is behind it is on the disk.
+            let skipped = record(&mut recorder, session.last()?)?;
+            recorder.sync()?;
+            let checkpoint = keeper.save(&session, done, skipped)?;
+            if let Some(signal) = signal.filter(|_| done < plan.steps()) {
+                recorder.interrupt()?;
+                return Err(errors::interrupted(signal, folder.path(), Some(&checkpoint)));
+            }
+        }
+        record(&mut recorder, session.last()?)?;
+        save::adapter(&bundle, &session, &*disk, &folder.join("adapter"))?;
+        let summary = recorder.finish()?;
+        Ok(Finished { summary, folder: folder.path().to_owned() })
+    }
 }
 
 /// Opens a run's inputs and compiles its plans without training, and describes the memory it needs.

@@ -8,16 +8,35 @@ use super::bundle::{Bundle, lora_config};
 use super::init;
 use super::session::{Session, kept_tensors};
 use crate::error::Result;
+use crate::store::{Disk, Part, write_folder};
 
-/// Writes the trained tensors, and an alignment projector that was kept frozen, as an adapter directory.
+/// Writes the trained tensors as an adapter directory, as a whole or not at all.
 ///
 /// # Errors
 /// What a device or a disk can refuse.
-pub(super) fn adapter(bundle: &Bundle, session: &Session, dir: &Path) -> Result<()> {
+pub(super) fn adapter(bundle: &Bundle, session: &Session, disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let adapter = trained(bundle, session)?;
+    write_folder(disk, dir, parts(&adapter, dir)?, false)
+}
+
+/// The trained tensors, and an alignment projector that was kept frozen.
+///
+/// # Errors
+/// What a device can refuse.
+pub(super) fn trained(bundle: &Bundle, session: &Session) -> Result<Adapter> {
     let mut parameters = session.parameters()?;
     for (name, ty) in kept_tensors(&bundle.config, &bundle.networks) {
         let values = init::frozen(bundle, &name, &ty)?;
         parameters.insert(name, Parameter { shape: ty.shape, values });
     }
-    Ok(Adapter { lora: Some(lora_config(&bundle.config)), parameters }.write(dir)?)
+    Ok(Adapter { lora: Some(lora_config(&bundle.config)), parameters })
+}
+
+/// The files of an adapter directory.
+///
+/// # Errors
+/// None that a user can cause.
+pub(super) fn parts<'a>(adapter: &'a Adapter, dir: &Path) -> Result<Vec<Part<'a>>> {
+    let files = adapter.files(dir)?;
+    Ok(files.into_iter().map(|file| Part::pieces(file.name, file.pieces)).collect())
 }

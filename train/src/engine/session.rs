@@ -1,5 +1,7 @@
 //! A run on a device: compiled plans, uploaded tensors, and one step after the other.
 
+mod state;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -38,6 +38,10 @@ pub enum Kind {
     Verification,
     /// A defect of the program itself.
     Internal,
+    /// SIGINT has ended a run that can be resumed.
+    Interrupted,
+    /// SIGTERM has ended a run that can be resumed.
+    Terminated,
 }
 
 impl Kind {
@@ -55,6 +59,8 @@ impl Kind {
             Self::Locked => 10,
             Self::Verification => 11,
             Self::Internal => 70,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
         }
     }
 }
@@ -160,6 +166,8 @@ mod tests {
             (Kind::Locked, 10),
             (Kind::Verification, 11),
             (Kind::Internal, 70),
+            (Kind::Interrupted, 130),
+            (Kind::Terminated, 143),
         ];
         for (kind, code) in codes {
             assert_eq!(kind.exit_code(), code, "{kind:?}");

@@ -24,6 +24,16 @@ impl RunFolder {
     /// [`Kind::Locked`] if another process owns the folder, [`Kind::Config`] if it holds the results of an earlier run,
     /// [`Kind::Io`] if it cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
+        let folder = Self::open(path)?;
+        refuse_results(&folder.path)?;
+        Ok(folder)
+    }
+
+    /// Makes and locks the folder of a run that is to go on. What the run has left there stays.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] if another process owns the folder, [`Kind::Io`] if it cannot be made.
+    pub fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|error| Error::io("resolve the path", path, &error))?;
         let made_here = !path.exists();
         fs::create_dir_all(&path).map_err(|error| Error::io("make the run folder", &path, &error))?;
@@ -31,7 +41,6 @@ impl RunFolder {
         if let Some(process) = lock.stale {
             log::warn!("{}: process {process} left without finishing its run", path.display());
         }
-        refuse_results(&path)?;
         Ok(Self { path, made_here, _lock: lock })
     }
 
@@ -90,7 +99,7 @@ fn refuse_results(path: &Path) -> Result<()> {
     let Some(found) = results.or(holds_steps.then_some("metrics.jsonl")) else { return Ok(()) };
     let state = match RunRecord::read_status(&path.join("run.json")) {
         Some(Status::Finished) => "finished",
-        Some(Status::Running | Status::Failed) => "unfinished",
+        Some(Status::Running | Status::Failed | Status::Interrupted) => "unfinished",
         None => "earlier",
     };
     Err(Error {
@@ -98,7 +107,7 @@ fn refuse_results(path: &Path) -> Result<()> {
         what: format!("the folder holds an {state} run").replace("an finished", "a finished"),
         place: path.display().to_string(),
         why: format!("{found} is there, and results are never overwritten"),
-        hint: "choose another folder with --out, or move this one away".into(),
+        hint: "continue it with --resume, choose another folder with --out, or move this one away".into(),
     })
 }
 

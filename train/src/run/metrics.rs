@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one JSON object for each optimiser step.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,38 @@ impl MetricsFile {
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(|error| Error::io("make the metrics file", path, &error))?;
         Ok(Self { file, path: path.into() })
+    }
+
+    /// Opens the file of a run that goes on from `step`: lines of that step and later ones are cut off.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the disk refuses, [`Kind::Verification`] if a line is not what this program writes.
+    pub fn resume(path: &Path, step: u64) -> Result<Self> {
+        let kept =
+            if path.exists() { read_metrics(path)?.iter().take_while(|line| line.step < step).count() } else { 0 };
+        if kept as u64 != step {
+            log::warn!("{} holds {kept} of the {step} steps before this one", path.display());
+        }
+        let open = || -> std::io::Result<File> {
+            let file = OpenOptions::new().create(true).truncate(false).read(true).append(true).open(path)?;
+            let mut reader = BufReader::new(&file);
+            let (mut end, mut line) = (0, Vec::new());
+            for _ in 0..kept {
+                end += reader.read_until(b'\n', &mut line)? as u64;
+            }
+            file.set_len(end)?;
+            Ok(file)
+        };
+        let file = open().map_err(|error| Error::io("open the metrics file", path, &error))?;
+        Ok(Self { file, path: path.into() })
+    }
+
+    /// Makes what was written survive a loss of power.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| Error::io("write the metrics", &self.path, &error))
     }
 
     /// Appends one step.
@@ -168,6 +200,25 @@ pub(super) mod tests {
         assert!(json.contains("\"loss\":null") && json.contains("\"grad_norm\":null"), "{json}");
         let back: StepMetrics = serde_json::from_str(&json).unwrap();
         assert!(back.loss.is_nan() && back.grad_norm.is_nan() && back.skipped);
+    }
+
+    #[test]
+    fn a_resumed_file_ends_before_its_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut file = MetricsFile::create(&path).unwrap();
+        for step in 0..5 {
+            file.append(&sample(step)).unwrap();
+        }
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], b"{\"step\": 5, \"lo"].concat()).unwrap();
+        let mut file = MetricsFile::resume(&path, 3).unwrap();
+        for step in 3..5 {
+            file.append(&sample(step)).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        drop(MetricsFile::resume(&path, 0).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! * [`RunRecord`] is `run.json`: what ran, with which settings, on which device (`record.rs`);
 //! * [`Recorder`] takes the figures of each optimiser step to `metrics.jsonl`, to the progress line on standard error,
 //!   and in the end to `loss.svg` (`recorder.rs`, `metrics.rs`, `progress.rs`, `plot/`);
+//! * [`Interrupt`] notes signals that ask the run to end (`interrupt.rs`);
 //! * [`terminal`] keeps log lines and the progress line apart.
 
 mod folder;
+mod interrupt;
 mod lock;
 mod metrics;
 mod plot;
@@ -16,6 +18,7 @@ mod recorder;
 pub mod terminal;
 
 pub use folder::RunFolder;
+pub use interrupt::{Interrupt, Signal};
 pub use metrics::{MetricsFile, StepMetrics, read_metrics};
 pub use plot::loss_svg;
 pub use progress::duration;

@@ -18,6 +18,8 @@ pub enum Status {
     Finished,
     /// Stopped by an error.
     Failed,
+    /// Stopped by a signal, with a checkpoint.
+    Interrupted,
 }
 
 /// The device as a reader of a result needs to know it.
@@ -48,6 +50,8 @@ pub struct RunRecord {
     pub seed: u64,
     /// Optimiser steps of the whole run.
     pub steps: u64,
+    /// The step that the last part of the run went on from, if it was resumed.
+    pub resumed_from: Option<u64>,
     /// Hashes of what went in, by name: whoever repeats the run can check that they have the same.
     pub fingerprints: BTreeMap<String, String>,
     /// The resolved configuration.
@@ -65,6 +69,7 @@ impl RunRecord {
             device,
             seed: config.train.seed,
             steps,
+            resumed_from: None,
             fingerprints,
             config: config.clone(),
         }
@@ -107,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.json");
         assert_eq!(RunRecord::read_status(&path), None);
-        for status in [Status::Running, Status::Finished, Status::Failed] {
+        for status in [Status::Running, Status::Finished, Status::Failed, Status::Interrupted] {
             let record =
                 RunRecord { status, ..RunRecord::new(&Config::default(), DeviceRecord::default(), 1, BTreeMap::new()) };
             std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();

@@ -69,19 +69,26 @@ impl<'run> Recorder<'run> {
     pub fn start(folder: &'run RunFolder, record: RunRecord) -> Result<Self> {
         folder.write_record(&record)?;
         let metrics = MetricsFile::create(&folder.join("metrics.jsonl"))?;
+        Ok(Self::new(folder, record, metrics))
+    }
+
+    /// Goes on recording a run from the step `record.resumed_from`. What was recorded of later steps is cut off.
+    ///
+    /// # Errors
+    /// As [`Recorder::start`]; also a metrics file that cannot be read.
+    pub fn resume(folder: &'run RunFolder, record: RunRecord) -> Result<Self> {
+        let file = folder.join("metrics.jsonl");
+        let metrics = MetricsFile::resume(&file, record.resumed_from.unwrap_or(0))?;
+        folder.write_record(&record)?;
+        let mut recorder = Self::new(folder, record, metrics);
+        read_metrics(&file)?.into_iter().for_each(|metrics| recorder.remember(metrics));
+        Ok(recorder)
+    }
+
+    fn new(folder: &'run RunFolder, record: RunRecord, metrics: MetricsFile) -> Self {
         let progress = Progress::new(record.steps);
         let now = Instant::now();
-        Ok(Self {
-            folder,
-            record,
-            metrics,
-            progress,
-            first: None,
-            last: None,
-            alignment: None,
-            start: now,
-            previous: now,
-        })
+        Self { folder, record, metrics, progress, first: None, last: None, alignment: None, start: now, previous: now }
     }
 
     /// Records a step that took the time since the one before.
@@ -95,12 +102,32 @@ impl<'run> Recorder<'run> {
         let metrics = with_time(outcome, seconds);
         self.metrics.append(&metrics)?;
         self.progress.step(&metrics);
+        self.remember(metrics);
+        Ok(())
+    }
+
+    fn remember(&mut self, metrics: StepMetrics) {
         if metrics.loss_vra != 0.0 {
             self.alignment.get_or_insert((metrics.loss_vra, metrics.loss_vra)).1 = metrics.loss_vra;
         }
         self.first.get_or_insert_with(|| metrics.clone());
         self.last = Some(metrics);
-        Ok(())
+    }
+
+    /// Makes what was recorded so far survive a loss of power.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        self.metrics.sync()
+    }
+
+    /// Draws the curves and marks the run as interrupted.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn interrupt(mut self) -> Result<()> {
+        self.close(Status::Interrupted)
     }
 
     /// Draws the curves and marks the run as finished. Nothing comes back if there was no step.
@@ -126,7 +153,7 @@ impl<'run> Recorder<'run> {
 impl Drop for Recorder<'_> {
     /// A run that ends with an error still gets its curves, and is marked as failed.
     fn drop(&mut self) {
-        if self.record.status != Status::Finished
+        if self.record.status == Status::Running
             && let Err(error) = self.close(Status::Failed)
         {
             log::warn!("{error}");

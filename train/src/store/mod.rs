@@ -16,5 +16,6 @@ mod tests;
 
 pub use checkpoints::{Checkpoints, step_of};
 pub use disk::{Disk, DiskFile, SystemDisk};
+pub(crate) use folder::put;
 pub use folder::{Part, write_folder};
 pub use manifest::{MANIFEST, Manifest};

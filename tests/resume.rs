@@ -1,0 +1,105 @@
+//! Runs that were stopped and go on.
+
+mod support;
+
+use std::fs;
+
+use support::cases::Case;
+use support::runs::{Run, file_names};
+use viral_train::Config;
+use viral_train::config::Order;
+use viral_train::engine::{Resume, Training};
+use viral_train::run::Interrupt;
+
+/// Accumulation, pictures and text, several epochs, dropout: all that has a place to be remembered.
+fn config() -> Config {
+    let mut config = Case::named("gqa").config();
+    config.data.order = Order::GroupByModalityLength;
+    config.lora.dropout = 0.2;
+    config.train.steps = 5;
+    config.train.save_every = 2;
+    config.train.keep_checkpoints = 2;
+    config
+}
+
+#[test]
+fn a_run_stopped_after_every_step_is_the_run_that_never_stopped() {
+    let config = config();
+    let whole = Run::new(&config);
+    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-4"]);
+    let (stopped, stops) = Run::in_single_steps(&config);
+    // A wish to stop is looked at after a step, so the last step ends the run instead.
+    assert_eq!(stops, 4);
+    whole.bits().assert_equal(&stopped.bits(), &[], "stopped after every step");
+    assert_eq!(file_names(&stopped.path().join("checkpoints")), ["step-3", "step-4"]);
+
+    // A checkpoint is an adapter directory too.
+    let checkpoint = whole.path().join("checkpoints/step-4");
+    let mut names = file_names(&whole.adapter());
+    names.extend(["MANIFEST.json", "config.toml", "cursor.json", "optimizer.safetensors"].map(str::to_owned));
+    names.sort();
+    assert_eq!(file_names(&checkpoint), names);
+
+    // An older checkpoint that is named gives the same end, and what is later is set aside.
+    let mut again = config.clone();
+    again.output.dir = whole.path();
+    let bits = whole.bits();
+    let from = |step: u64| Resume {
+        checkpoint: Some(whole.path().join(format!("checkpoints/step-{step}"))),
+        ..Resume::default()
+    };
+    Training::new(&again).resume(from(2)).run().unwrap_or_else(|error| panic!("{error}"));
+    bits.assert_equal(&whole.bits(), &[], "from step 2");
+    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-4", "superseded-step-4.1"]);
+
+    // A damaged checkpoint is passed over, or refused where it was asked for.
+    fs::write(checkpoint.join("optimizer.safetensors"), "gone").unwrap();
+    let error = Training::new(&again).resume(from(4)).run().unwrap_err();
+    assert_eq!(error.kind.exit_code(), 4, "{error}");
+    assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
+    Training::new(&again).resume(Resume::default()).run().unwrap_or_else(|error| panic!("{error}"));
+    bits.assert_equal(&whole.bits(), &[], "from the last whole one");
+}
+
+///
+#[test]
+fn a_resumed_run_must_be_the_same_run() {
+    let mut config = config();
+    let folder = tempfile::tempdir().unwrap();
+    config.output.dir = folder.path().join("run");
+    let interrupt = Interrupt::default();
+    interrupt.stop();
+    let stopped = Training::new(&config).interruptible(interrupt.clone()).run().unwrap_err();
+    assert_eq!(stopped.kind.exit_code(), 130, "{stopped}");
+
+    // Where output goes, and how often, is nobody's business.
+    config.train.save_every = 3;
+    config.train.keep_checkpoints = 0;
+    let again = |config: &Config, allow: &[&str]| {
+        let resume = Resume { allow: allow.iter().map(|&key| key.to_owned()).collect(), ..Resume::default() };
+        Training::new(config).resume(resume).interruptible(interrupt.clone()).run().unwrap_err()
+    };
+    assert_eq!(again(&config, &[]).kind.exit_code(), 130);
+
+    let mut other = config.clone();
+    other.train.lr = 1e-3;
+    other.vra.layers = vec![1];
+    let refused = again(&other, &["vra.layers"]);
+    assert_eq!(refused.kind.exit_code(), 2, "{refused}");
+    assert!(refused.why.contains("train.lr  0.002") && !refused.why.contains("vra.layers"), "{refused}");
+    let refused = again(&other, &[]);
+    for part in ["key         checkpoint", "vra.layers  [2]", "[1]", "0.001", "--allow-change train.lr"] {
+        assert!(refused.to_string().contains(part), "no {part} in {refused}");
+    }
+    assert_eq!(again(&other, &["vra.layers", "train.lr"]).kind.exit_code(), 130);
+
+    // The same path with other records is another run, another path with the same records is not.
+    let moved = folder.path().join("moved.json");
+    fs::copy(&config.data.train, &moved).unwrap();
+    other.data.train = moved.clone();
+    assert_eq!(again(&other, &["vra.layers", "train.lr"]).kind.exit_code(), 130);
+    let text = fs::read_to_string(&moved).unwrap();
+    fs::write(&moved, text.replacen("a", "e", 1).replacen("\"id\": \"", "\"id\": \"x", 1)).unwrap();
+    let refused = again(&other, &["vra.layers", "train.lr"]);
+    assert!(refused.why.contains("data.train") && refused.why.contains("content "), "{refused}");
+}
