@@ -40,8 +40,10 @@ Exit codes:
    0  done                              6  out of memory
    2  usage or configuration            7  stopped by the non-finite guard
    3  dataset invalid                   8  disk or other input and output
-   4  model or adapter file invalid    10  run folder in use
+   4  model, adapter or checkpoint     10  run folder in use
+      file invalid                     11  a check of finished work failed
    5  no suitable device, or lost      70  internal error
+ 130  SIGINT, 143  SIGTERM: a checkpoint was saved, --resume goes on
 ";
 
 /// Fine-tunes LLaVA-type multimodal models with visual representation alignment, on any GPU that wgpu reaches.

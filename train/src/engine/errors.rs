@@ -24,16 +24,12 @@ pub(crate) fn not_finite(step: u64) -> Error {
 }
 
 /// A signal has ended the run.
-pub(crate) fn interrupted(signal: Signal, folder: &Path, checkpoint: Option<&Path>) -> Error {
-    let why = match checkpoint {
-        Some(checkpoint) => format!("a checkpoint was saved: {}", checkpoint.display()),
-        None => "no step had been done, so there is nothing to save".into(),
-    };
+pub(crate) fn interrupted(signal: Signal, folder: &Path, checkpoint: &Path) -> Error {
     Error {
         kind: signal.kind(),
         what: "the run was interrupted".into(),
         place: folder.display().to_string(),
-        why,
+        why: format!("the step under way was finished and saved in {}", checkpoint.display()),
         hint: "the same command with --resume goes on".into(),
     }
 }

@@ -115,9 +115,6 @@ impl<'c> Training<'c> {
             session.restore(checkpoint)?;
         }
         log::info!("{}", report::memory_table(session.memory()));
-        if let Some(signal) = interrupt.signal() {
-            return Err(errors::interrupted(signal, folder.path(), start.checkpoint.as_deref()));
-        }
 
         let record = RunRecord::new(config, device_record(&device), plan.steps(), fingerprints.clone());
         let mut recorder = match resume {
@@ -154,7 +151,7 @@ impl<'c> Training<'c> {
             let checkpoint = keeper.save(&session, done, skipped)?;
             if let Some(signal) = signal.filter(|_| done < plan.steps()) {
                 recorder.interrupt()?;
-                return Err(errors::interrupted(signal, folder.path(), Some(&checkpoint)));
+                return Err(errors::interrupted(signal, folder.path(), &checkpoint));
             }
         }
         record(&mut recorder, session.last()?)?;
