@@ -20,6 +20,7 @@ pub struct CooperativeShape {
 /// The optional features this crate asks for where the adapter has them.
 pub(crate) fn wanted_features() -> wgpu::Features {
     wgpu::Features::SHADER_F16
+        | wgpu::Features::SHADER_INT64
         | wgpu::Features::SUBGROUP
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::PIPELINE_CACHE
@@ -39,6 +40,7 @@ pub(crate) fn target(info: &wgpu::AdapterInfo, features: wgpu::Features, limits:
             .contains(wgpu::Features::SUBGROUP)
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,

@@ -170,6 +170,7 @@ impl Device {
         let needs = [
             (kernel.requires.subgroups, wgpu::Features::SUBGROUP, "subgroup operations"),
             (kernel.requires.f16, wgpu::Features::SHADER_F16, "16-bit floats"),
+            (kernel.requires.int64, wgpu::Features::SHADER_INT64, "64-bit integers"),
             (
                 kernel.requires.cooperative_matrix,
                 wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,

@@ -162,6 +162,7 @@ fn a_kernel_above_the_device_is_refused() {
     let device = noop();
     let requirements = [
         (Requirements { f16: true, ..Default::default() }, "16-bit floats"),
+        (Requirements { int64: true, ..Default::default() }, "64-bit integers"),
         (Requirements { subgroups: true, ..Default::default() }, "subgroup operations"),
         (Requirements { cooperative_matrix: true, ..Default::default() }, "cooperative matrices"),
     ];

@@ -9,8 +9,3 @@ fn load_c(at: u32, last: u32) -> vec4<f32> {
 fn store_c(at: u32, last: u32, value: vec4<f32>) {
     c[at] = value;
 }
-
-// The epilogue of a cell of finished sums.
-fn finish_c(place: Place, row: u32, column: u32, last: u32, value: vec4<f32>) -> vec4<f32> {
-    return epilogue(value, at_of(place, row, column));
-}

@@ -67,6 +67,7 @@ fn allowed(kernel: &Kernel) -> Capabilities {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, kernel.requires.subgroups);
     capabilities.set(Capabilities::SHADER_FLOAT16, kernel.requires.f16);
+    capabilities.set(Capabilities::SHADER_INT64, kernel.requires.int64);
     capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.requires.cooperative_matrix);
     capabilities
 }

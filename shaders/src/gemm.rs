@@ -130,6 +130,8 @@ pub enum Shape {
     Panel {
         /// Width of the vector, which is the size of the workgroup.
         lanes: u32,
+        /// Whether aligned memory is accessed in 64-bit words.
+        wide: bool,
     },
 }
 
@@ -236,14 +238,14 @@ impl Shape {
 
     /// The panel shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
     pub fn panel(target: &Target) -> Self {
-        Self::Panel { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64) }
+        Self::Panel { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64), wide: target.int64 }
     }
 
     /// Rows and columns of C that one workgroup computes.
     fn tile(self, problem: &Problem) -> [u32; 2] {
         match self {
             Shape::Tile => [64, 64],
-            Shape::Panel { lanes } => {
+            Shape::Panel { lanes, .. } => {
                 let columns = 4 * lanes;
                 // A long stripe reads B less often, but every core should get some stripes.
                 let panels = problem.n.div_ceil(columns).saturating_mul(problem.batches());
@@ -255,7 +257,7 @@ impl Shape {
     }
 }
 
-/// The kernel for `spec` on `target`. Its text depends on the target's class and subgroup size only.
+/// The kernel for `spec` on `target`. Its text depends on the target's class, subgroup size and 64-bit integers only.
 pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
     link(spec, Shape::choose(target))
 }
@@ -265,12 +267,26 @@ pub fn launch(spec: &Spec, problem: &Problem, target: &Target) -> Launch {
     launch_shape(spec, problem, Shape::choose(target), target)
 }
 
+/// The fragments that access A, B and C in one way, and the one that hands sums to the epilogue.
+macro_rules! pieces {
+    ($access:literal, $cell:literal) => {
+        [
+            include_str!(concat!("../lib/gemm_load_a_", $access, ".wgsl")),
+            include_str!(concat!("../lib/gemm_load_b_", $access, ".wgsl")),
+            include_str!(concat!("../lib/gemm_c_", $access, ".wgsl")),
+            include_str!(concat!("../lib/gemm_finish_", $cell, ".wgsl")),
+        ]
+    };
+}
+
 /// The kernel for `spec` in a given shape; [`kernel`] chooses the shape from the target.
 pub fn link(spec: &Spec, shape: Shape) -> Kernel {
-    let fragment = |vec4, scalar| if spec.vec4 { vec4 } else { scalar };
-    let load_a = fragment(include_str!("../lib/gemm_load_a_vec4.wgsl"), include_str!("../lib/gemm_load_a_scalar.wgsl"));
-    let load_b = fragment(include_str!("../lib/gemm_load_b_vec4.wgsl"), include_str!("../lib/gemm_load_b_scalar.wgsl"));
-    let access_c = fragment(include_str!("../lib/gemm_c_vec4.wgsl"), include_str!("../lib/gemm_c_scalar.wgsl"));
+    let wide = spec.vec4 && matches!(shape, Shape::Panel { wide: true, .. });
+    let (kind, [load_a, load_b, access_c, finish]) = match (wide, spec.vec4) {
+        (true, _) => ("wide", pieces!("wide", "vec4")),
+        (false, true) => ("vec4", pieces!("vec4", "vec4")),
+        (false, false) => ("scalar", pieces!("scalar", "scalar")),
+    };
     let epilogue = spec.hook.as_ref().map_or(include_str!("../lib/gemm_epilogue_none.wgsl"), |hook| &hook.wgsl);
     let suffix = if spec.accumulate { "_accumulate" } else { "" };
     let hook = spec.hook.as_ref().map(|hook| format!("_{}", hook.name)).unwrap_or_default();
@@ -288,7 +304,7 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         .part(&format!("struct Params {{\n{params}}}\n"));
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
-        Shape::Panel { lanes } => (
+        Shape::Panel { lanes, .. } => (
             format!("gemm_panel{lanes}{}", if spec.short { "_short" } else { "" }),
             lanes,
             linker.constant("LANES", Const::U32(lanes)).constant("DEPTH", Const::U32(if spec.short { 16 } else { 64 })),
@@ -296,14 +312,15 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         ),
     };
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(load_a).part(load_b).part(access_c);
-    let linker = linker.part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
+    let linker = if wide { linker.part(include_str!("../lib/gemm_wide.wgsl")) } else { linker };
+    let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
     Kernel {
-        name: format!("{file}_{}_{}{suffix}{hook}", spec.form.name(), fragment("vec4", "scalar")),
+        name: format!("{file}_{}_{kind}{suffix}{hook}", spec.form.name()),
         wgsl: linker.link(),
         bindings,
         param_words: PARAMS.len() as u32 + hook_words(spec),
         workgroup: [workgroup, 1, 1],
-        requires: Requirements::default(),
+        requires: Requirements { int64: wide, ..Requirements::default() },
     }
 }
 
@@ -359,7 +376,7 @@ pub(crate) const PARAMS: [&str; 26] = [
 const PANEL_ROWS: [u32; 2] = [64, 512];
 
 /// Workgroups that the panel shape aims at, so that a machine with several cores has work for each.
-const PANEL_GROUPS: u32 = 16;
+const PANEL_GROUPS: u32 = 8;
 
 pub(crate) fn variants(shape: Shape) -> Vec<Kernel> {
     let steps: &[bool] = match shape {

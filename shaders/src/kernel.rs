@@ -16,6 +16,8 @@ pub struct Requirements {
     pub subgroups: bool,
     /// 16-bit floats.
     pub f16: bool,
+    /// 64-bit integers.
+    pub int64: bool,
     /// Cooperative matrices.
     pub cooperative_matrix: bool,
 }

@@ -20,6 +20,8 @@ pub struct Target {
     pub subgroup: Option<(u32, u32)>,
     /// `enable f16` is available.
     pub f16: bool,
+    /// 64-bit integers (`u64`) are available.
+    pub int64: bool,
     /// Invocations of one workgroup.
     pub max_workgroup_invocations: u32,
     /// Workgroups along one dimension of a dispatch.
@@ -45,6 +47,7 @@ impl Target {
             class: DeviceClass::Gpu,
             subgroup: None,
             f16: false,
+            int64: false,
             max_workgroup_invocations: 256,
             max_workgroups_per_dimension: 65_535,
             max_workgroup_bytes: 16 * 1024,

@@ -9,7 +9,8 @@ use crate::{Access, DeviceClass, Kernel, Target, check, rows, table};
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
     let cpu = |lanes| Target { class: DeviceClass::Cpu, subgroup: lanes, ..Target::baseline() };
-    vec![Target::baseline(), cpu(None), cpu(Some((4, 4))), cpu(Some((8, 8))), cpu(Some((16, 16)))]
+    let wide = Target { int64: true, ..cpu(Some((16, 16))) };
+    vec![Target::baseline(), cpu(None), cpu(Some((4, 4))), cpu(Some((8, 8))), cpu(Some((16, 16))), wide]
 }
 
 fn all_variants() -> Vec<Kernel> {
@@ -192,8 +193,9 @@ fn a_product_is_split_along_k_into_views_of_its_operands() {
 
 #[test]
 fn the_device_class_decides_the_shape() {
-    let [gpu, cpu, _, _, wide] = &targets()[..] else { unreachable!() };
+    let [gpu, cpu, _, _, broad, wide] = &targets()[..] else { unreachable!() };
     assert_eq!(Shape::choose(gpu), Shape::Tile);
-    assert_eq!(Shape::choose(cpu), Shape::Panel { lanes: 8 });
-    assert_eq!(Shape::choose(wide), Shape::Panel { lanes: 16 });
+    assert_eq!(Shape::choose(cpu), Shape::Panel { lanes: 8, wide: false });
+    assert_eq!(Shape::choose(broad), Shape::Panel { lanes: 16, wide: false });
+    assert_eq!(Shape::choose(wide), Shape::Panel { lanes: 16, wide: true });
 }

@@ -8,12 +8,14 @@
 //   +----+  +-----------------+      per lane. Between the blocks of k the sums live in C.
 //   | A  |  | C: tile_rows    |
 //   +----+  +-----------------+      Loads that differ from lane to lane are what such a device is slow at: here only B,
-//                                    once per stripe, and C, once per DEPTH steps of k, are loaded that way.
+//                                    once per stripe, and C, once per DEPTH steps of k, are loaded that way: in words of
+//                                    64 bits where the device has them, which take no longer than words of 32.
 //
 // alpha is applied to B. Where k ends within a block, B is filled up with zeros, and A repeats elements of the same row.
 //
-// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE,
-// CELL. Hooks: load_a, load_b, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
+// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64), A_TRANSPOSED, B_TRANSPOSED,
+// ACCUMULATE, CELL. Hooks: load_a, load_b, load_c, store_c, epilogue. Workgroup memory: none. No subgroup operations; correct
+// for any LANES on any device.
 
 // DEPTH rows x 4 columns of B; all but four matrices stay unused where DEPTH is 16.
 struct Slab {
@@ -63,37 +65,33 @@ fn load_scaled(base: u32, k: u32, column: u32) -> mat4x4<f32> {
     return p.alpha * mask_b_block(load_b_block(base, k, column), k);
 }
 
-// sums + A[row .. row + 4, k .. k + DEPTH] * slab; column i of the sums is row + i of C.
-fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, slab: Slab) -> mat4x4<f32> {
+// The product of a column of A and a row of B; column i of the result is row i of C.
+fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(a.x * b, a.y * b, a.z * b, a.w * b);
+}
+
+// sums + A[row .. row + 4, k .. k + 4] * b, one outer product after the other: then a row of b, once loaded, meets all four
+// rows of A.
+fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, b: mat4x4<f32>) -> mat4x4<f32> {
+    let a = transpose(load_a_block(base, row, k));
     var acc = sums;
-    acc += slab.b0 * load_a_block(base, row, k);
-    acc += slab.b1 * load_a_block(base, row, k + 4u);
-    acc += slab.b2 * load_a_block(base, row, k + 8u);
-    acc += slab.b3 * load_a_block(base, row, k + 12u);
-    if DEPTH > 16u {
-        acc += slab.b4 * load_a_block(base, row, k + 16u);
-        acc += slab.b5 * load_a_block(base, row, k + 20u);
-        acc += slab.b6 * load_a_block(base, row, k + 24u);
-        acc += slab.b7 * load_a_block(base, row, k + 28u);
-        acc += slab.b8 * load_a_block(base, row, k + 32u);
-        acc += slab.b9 * load_a_block(base, row, k + 36u);
-        acc += slab.b10 * load_a_block(base, row, k + 40u);
-        acc += slab.b11 * load_a_block(base, row, k + 44u);
-        acc += slab.b12 * load_a_block(base, row, k + 48u);
-        acc += slab.b13 * load_a_block(base, row, k + 52u);
-        acc += slab.b14 * load_a_block(base, row, k + 56u);
-        acc += slab.b15 * load_a_block(base, row, k + 60u);
-    }
+    acc += outer(a[0], b[0]);
+    acc += outer(a[1], b[1]);
+    acc += outer(a[2], b[2]);
+    acc += outer(a[3], b[3]);
     return acc;
 }
 
-// Where the sums of one row start: at what the last block of k left in C.
-fn load_row(place: Place, row: u32, column: u32, first: bool) -> vec4<f32> {
-    if first && !ACCUMULATE {
-        return vec4<f32>();
+// What the blocks of k before this one left of four rows.
+fn load_rows(place: Place, row: u32, column: u32, first: bool) -> mat4x4<f32> {
+    var rows = mat4x4<f32>();
+    if !first || ACCUMULATE {
+        let c_column = clamped(column, p.n);
+        let last = last_below(c_column, p.n);
+        let at = four_rows(place.c, p.c_row, row, p.m) + c_column / CELL;
+        rows = mat4x4<f32>(load_c(at.x, last), load_c(at.y, last), load_c(at.z, last), load_c(at.w, last));
     }
-    let c_column = clamped(column, p.n);
-    return load_c(place.c + min(row, p.m - 1u) * p.c_row + c_column / CELL, last_below(c_column, p.n));
+    return rows;
 }
 
 fn store_row(place: Place, row: u32, column: u32, final_block: bool, sum: vec4<f32>) {
@@ -122,17 +120,33 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let slab = load_slab(place.b, k, column);
         let final_block = k + DEPTH >= p.k;
         for (var row = first_row; row < end_row; row += 4u) {
-            let start = mat4x4<f32>(
-                load_row(place, row, column, k == 0u),
-                load_row(place, row + 1u, column, k == 0u),
-                load_row(place, row + 2u, column, k == 0u),
-                load_row(place, row + 3u, column, k == 0u),
-            );
-            let sums = multiply(start, place.a, row, k, slab);
-            store_row(place, row, column, final_block, sums[0]);
-            store_row(place, row + 1u, column, final_block, sums[1]);
-            store_row(place, row + 2u, column, final_block, sums[2]);
-            store_row(place, row + 3u, column, final_block, sums[3]);
+            var sums = mat4x4<f32>();
+            sums = multiply(sums, place.a, row, k, slab.b0);
+            sums = multiply(sums, place.a, row, k + 4u, slab.b1);
+            sums = multiply(sums, place.a, row, k + 8u, slab.b2);
+            sums = multiply(sums, place.a, row, k + 12u, slab.b3);
+            if DEPTH > 16u {
+                sums = multiply(sums, place.a, row, k + 16u, slab.b4);
+                sums = multiply(sums, place.a, row, k + 20u, slab.b5);
+                sums = multiply(sums, place.a, row, k + 24u, slab.b6);
+                sums = multiply(sums, place.a, row, k + 28u, slab.b7);
+            }
+            // Loaded amid the products, so that they hide how long it takes.
+            let before = load_rows(place, row, column, k == 0u);
+            if DEPTH > 16u {
+                sums = multiply(sums, place.a, row, k + 32u, slab.b8);
+                sums = multiply(sums, place.a, row, k + 36u, slab.b9);
+                sums = multiply(sums, place.a, row, k + 40u, slab.b10);
+                sums = multiply(sums, place.a, row, k + 44u, slab.b11);
+                sums = multiply(sums, place.a, row, k + 48u, slab.b12);
+                sums = multiply(sums, place.a, row, k + 52u, slab.b13);
+                sums = multiply(sums, place.a, row, k + 56u, slab.b14);
+                sums = multiply(sums, place.a, row, k + 60u, slab.b15);
+            }
+            store_row(place, row, column, final_block, sums[0] + before[0]);
+            store_row(place, row + 1u, column, final_block, sums[1] + before[1]);
+            store_row(place, row + 2u, column, final_block, sums[2] + before[2]);
+            store_row(place, row + 3u, column, final_block, sums[3] + before[3]);
         }
     }
 }

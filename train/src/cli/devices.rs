@@ -132,6 +132,7 @@ fn as_json(report: &AdapterReport) -> Value {
         "max_workgroup_bytes": target.max_workgroup_bytes,
         "subgroup_lanes": target.subgroup.map(|(min, max)| [min, max]),
         "f16": target.f16,
+        "int64": target.int64,
         "cooperative_matrices": Value::from_iter(matrices),
         "timestamps": report.timestamps,
         "pipeline_cache": report.pipeline_cache,
