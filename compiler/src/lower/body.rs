@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::affine::{Affine, Dims, Guard, Place, Trouble};
-use super::cluster::{Clusters, GroupId, Kind, reduction_extent, split};
+use super::cluster::{Clusters, Group, Kind, reduction_extent, split};
 use super::views::through_view;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op, Real};
@@ -27,6 +27,8 @@ pub(crate) enum ExprKind {
     Guarded { guards: Vec<Guard>, value: ExprId },
     /// The result of a reduction.
     Reduced(usize),
+    /// The element of the group's matrix product.
+    Product,
 }
 
 /// An expression with its type.
@@ -77,10 +79,10 @@ pub(crate) enum Obstacle {
 
 impl Body {
     /// Builds the body of a generated group. `stored` are the members that others read.
-    pub(crate) fn new(graph: &Graph, clusters: &Clusters, group: GroupId, stored: &[Value]) -> Result<Self, Obstacle> {
-        let mut extents: Vec<Dims> = match clusters.groups[group].kind {
+    pub(crate) fn new(graph: &Graph, clusters: &Clusters, group: &Group, stored: &[Value]) -> Result<Self, Obstacle> {
+        let mut extents: Vec<Dims> = match group.kind {
             Kind::Map { size } => vec![vec![size]],
-            Kind::Row { rows, columns } => vec![vec![rows], vec![columns]],
+            Kind::Row { rows, columns } | Kind::Product { rows, columns } => vec![vec![rows], vec![columns]],
             Kind::Column { outer, n, inner } => vec![vec![outer], vec![n], vec![inner]],
             Kind::Single => unreachable!("hand-tuned kernels have no generated body"),
         };
@@ -90,7 +92,7 @@ impl Body {
         loop {
             let mut builder = Builder::new(graph, clusters, group, &extents);
             match builder.build(stored) {
-                Ok(()) => return Ok(builder.body.merged()),
+                Ok(()) => return Ok(builder.body.pruned().merged()),
                 Err(Trouble::Split { dim, inner }) => {
                     let mut dim = dim;
                     let part = extents.iter_mut().find(|part| {
@@ -116,6 +118,7 @@ impl Body {
             let result = match &expr.kind {
                 ExprKind::Load { at, guards, .. } => moves(at) || guarded(guards),
                 ExprKind::Constant(_) | ExprKind::Reduced(_) => false,
+                ExprKind::Product => true,
                 ExprKind::Index(at) => moves(at),
                 ExprKind::Apply { args, .. } => args.iter().any(|&arg| depends[arg]),
                 ExprKind::Guarded { guards, value } => guarded(guards) || depends[*value],
@@ -132,11 +135,48 @@ impl Body {
                 ExprKind::Load { at, guards, .. } => (Some(at), Some(guards)),
                 ExprKind::Index(at) => (Some(at), None),
                 ExprKind::Guarded { guards, .. } => (None, Some(guards)),
-                ExprKind::Constant(_) | ExprKind::Apply { .. } | ExprKind::Reduced(_) => (None, None),
+                ExprKind::Constant(_) | ExprKind::Apply { .. } | ExprKind::Reduced(_) | ExprKind::Product => {
+                    (None, None)
+                }
             };
             at.into_iter().chain(guards.into_iter().flatten().map(|guard| &mut guard.position))
         });
         of_exprs.chain(self.stores.iter_mut().map(|store| &mut store.at))
+    }
+
+    /// Leaves out what no result needs: members that only other groups read, which compute them for themselves.
+    fn pruned(mut self) -> Self {
+        let mut needed = vec![false; self.exprs.len()];
+        let mut folded = vec![false; self.reductions.len()];
+        self.stores.iter().for_each(|store| needed[store.expr] = true);
+        for id in (0..self.exprs.len()).rev() {
+            match &self.exprs[id].kind {
+                _ if !needed[id] => {}
+                ExprKind::Apply { args, .. } => args.iter().for_each(|&arg| needed[arg] = true),
+                ExprKind::Guarded { value, .. } => needed[*value] = true,
+                ExprKind::Reduced(index) => {
+                    folded[*index] = true;
+                    needed[self.reductions[*index].arg] = true;
+                }
+                ExprKind::Load { .. } | ExprKind::Constant(_) | ExprKind::Index(_) | ExprKind::Product => {}
+            }
+        }
+        let (expr_at, reduction_at) = (positions(&needed), positions(&folded));
+        for expr in &mut self.exprs {
+            match &mut expr.kind {
+                ExprKind::Apply { args, .. } => args.iter_mut().for_each(|arg| *arg = expr_at[*arg]),
+                ExprKind::Guarded { value, .. } => *value = expr_at[*value],
+                ExprKind::Reduced(index) => *index = reduction_at[*index],
+                ExprKind::Load { .. } | ExprKind::Constant(_) | ExprKind::Index(_) | ExprKind::Product => {}
+            }
+        }
+        self.reductions.iter_mut().for_each(|reduction| reduction.arg = expr_at[reduction.arg]);
+        self.stores.iter_mut().for_each(|store| store.expr = expr_at[store.expr]);
+        let mut keep = needed.iter();
+        self.exprs.retain(|_| keep.next() == Some(&true));
+        let mut keep = folded.iter();
+        self.reductions.retain(|_| keep.next() == Some(&true));
+        self
     }
 
     /// Joins neighbouring dimensions that every index expression walks as one.
@@ -162,10 +202,21 @@ impl Body {
     }
 }
 
+/// Where each kept element is once the others are gone.
+fn positions(kept: &[bool]) -> Vec<usize> {
+    let mut count = 0;
+    kept.iter()
+        .map(|&kept| {
+            count += usize::from(kept);
+            count - usize::from(kept)
+        })
+        .collect()
+}
+
 struct Builder<'g> {
     graph: &'g Graph,
     clusters: &'g Clusters,
-    group: GroupId,
+    group: &'g Group,
     body: Body,
     known: HashMap<Expr, ExprId>,
     members: HashMap<Value, ExprId>,
@@ -174,7 +225,7 @@ struct Builder<'g> {
 }
 
 impl<'g> Builder<'g> {
-    fn new(graph: &'g Graph, clusters: &'g Clusters, group: GroupId, extents: &[Dims]) -> Self {
+    fn new(graph: &'g Graph, clusters: &'g Clusters, group: &'g Group, extents: &[Dims]) -> Self {
         let mut parts = Vec::new();
         let mut dims = Vec::new();
         for part in extents {
@@ -182,13 +233,12 @@ impl<'g> Builder<'g> {
             parts.push(dims.len());
         }
         let body = Body { dims, parts, exprs: Vec::new(), reductions: Vec::new(), stores: Vec::new() };
-        let obstacle = Obstacle::NeedsGroup(clusters.groups[group].members[0]);
+        let obstacle = Obstacle::NeedsGroup(group.members[0]);
         Self { graph, clusters, group, body, known: HashMap::new(), members: HashMap::new(), obstacle }
     }
 
     fn build(&mut self, stored: &[Value]) -> Result<(), Trouble> {
-        let clusters = self.clusters;
-        for &member in &clusters.groups[self.group].members {
+        for &member in &self.group.members {
             self.obstacle = Obstacle::NeedsGroup(member);
             let expr = self.member(member)?;
             self.members.insert(member, expr);
@@ -203,17 +253,17 @@ impl<'g> Builder<'g> {
 
     /// Whether a member has one element a row (or one a column, for a column reduction).
     fn per_row(&self, member: Value) -> bool {
-        match self.clusters.groups[self.group].kind {
+        match self.group.kind {
             Kind::Row { rows, columns } => columns > 1 && self.graph.ty(member).len() == rows,
             Kind::Column { .. } => true,
-            Kind::Map { .. } | Kind::Single => false,
+            Kind::Map { .. } | Kind::Product { .. } | Kind::Single => false,
         }
     }
 
     /// Where a member's element for the current point is in memory.
     fn home(&self, member: Value) -> Affine {
         let dims = &self.body.dims;
-        match (self.clusters.groups[self.group].kind, self.per_row(member)) {
+        match (self.group.kind, self.per_row(member)) {
             (Kind::Column { .. }, _) => {
                 // (outer, inner), without the reduced part in between
                 let (outer, n) = (self.body.parts[0], self.body.parts[1]);
@@ -237,6 +287,9 @@ impl<'g> Builder<'g> {
             self.body.reductions.push(Reduction { is_sum: matches!(node.op, Op::Sum(_)), arg });
             let index = self.body.reductions.len() - 1;
             return Ok(self.expr(ExprKind::Reduced(index), DType::F32));
+        }
+        if node.op.class() == Class::Kernel {
+            return Ok(self.expr(ExprKind::Product, node.ty.dtype));
         }
         let place = Place::Linear(self.home(member));
         self.compute(member, &place, &[])

@@ -6,7 +6,8 @@
 //! * `Map`: values of one size, element by element;
 //! * `Row`: the same around reductions over the last axis; values of one element a row take part;
 //! * `Column`: one reduction over an axis that is not the last, with what is inlined into it;
-//! * `Single`: a hand-tuned kernel, alone.
+//! * `Product`: a matrix product, and what follows it element by element;
+//! * `Single`: another hand-tuned kernel, alone.
 //!
 //! Views belong to no group: a load computes its position through them. The exception are views that someone needs in
 //! memory (`forced`); they are copies and behave like elementwise operations.
@@ -18,6 +19,7 @@ use super::views::through_view;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
 use crate::passes::remat::RECOMPUTE;
+use crate::types::DType;
 
 /// Index of a group.
 pub(crate) type GroupId = usize;
@@ -31,6 +33,9 @@ pub(crate) enum Kind {
     Row { rows: usize, columns: usize },
     /// A reduction of the middle of `(outer, n, inner)`.
     Column { outer: usize, n: usize, inner: usize },
+    /// A matrix product of this many rows (of all matrices) and columns, and the elementwise values that its epilogue
+    /// computes.
+    Product { rows: usize, columns: usize },
     /// A hand-tuned kernel.
     Single,
 }
@@ -105,7 +110,7 @@ impl Clusters {
                 Class::Index | Class::View if !forced => {}
                 Class::Elementwise if this.inlined[value.index()] => {}
                 Class::Kernel => {
-                    this.open(value, Kind::Single);
+                    this.open(value, kernel_kind(graph, value));
                 }
                 Class::Reduction => match reduction_extent(graph, value) {
                     (rows, columns, 1) => this.place(graph, value, Some((rows, columns)), hints, max_inputs),
@@ -329,6 +334,12 @@ impl Clusters {
         let kind = match (self.groups[group].kind, own) {
             // A value of one element a row takes part in the rows' group.
             (kind @ Kind::Row { rows, .. }, Kind::Map { size }) if size == rows => kind,
+            // Products are stored as reals, and so is all that their kernels write.
+            (kind @ Kind::Product { rows, columns }, Kind::Map { size })
+                if size == rows * columns && graph.ty(value).dtype == DType::F32 =>
+            {
+                kind
+            }
             (kind, own) => unified(kind, own)?,
         };
         self.fits(graph, kind, group, value, reads).then_some(kind)
@@ -339,6 +350,7 @@ impl Clusters {
         let (rows, full) = match kind {
             Kind::Map { size } => (None, size),
             Kind::Row { rows, columns } => (Some(rows), rows * columns),
+            Kind::Product { rows, columns } => (None, rows * columns),
             Kind::Column { .. } | Kind::Single => return false,
         };
         let node = graph.node(value);
@@ -478,7 +490,7 @@ impl Clusters {
 /// The kind of one kernel for the work of two, if there is one.
 fn unified(a: Kind, b: Kind) -> Option<Kind> {
     match (a, b) {
-        _ if a == b && !matches!(a, Kind::Single | Kind::Column { .. }) => Some(a),
+        (Kind::Map { .. } | Kind::Row { .. }, _) if a == b => Some(a),
         (Kind::Map { size }, row @ Kind::Row { rows, columns })
         | (row @ Kind::Row { rows, columns }, Kind::Map { size })
             if rows * columns == size =>
@@ -486,6 +498,16 @@ fn unified(a: Kind, b: Kind) -> Option<Kind> {
             Some(row)
         }
         _ => None,
+    }
+}
+
+fn kernel_kind(graph: &Graph, value: Value) -> Kind {
+    match graph.node(value).op {
+        Op::Dot(_) => {
+            let columns = graph.shape(value).last().copied().unwrap_or(1);
+            Kind::Product { rows: graph.ty(value).len() / columns, columns }
+        }
+        _ => Kind::Single,
     }
 }
 

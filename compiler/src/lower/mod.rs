@@ -179,12 +179,11 @@ fn lower_group(
     memory: &Memory,
     target: &Target,
 ) -> Result<Step, Obstacle> {
-    if clusters.groups[group].kind == Kind::Single {
-        let value = clusters.groups[group].members[0];
-        return single::lower(graph, clusters, value, memory, target);
+    if matches!(clusters.groups[group].kind, Kind::Product { .. } | Kind::Single) {
+        return single::lower(graph, clusters, &clusters.groups[group], stored, memory, target);
     }
     let kind = clusters.groups[group].kind;
-    let body = Body::new(graph, clusters, group, stored)?;
+    let body = Body::new(graph, clusters, &clusters.groups[group], stored)?;
     if let Some(value) = overwritten_early(&body, memory) {
         return Err(Obstacle::SetAside(value));
     }
@@ -266,6 +265,6 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Map { .. } => "map",
         Kind::Row { .. } => "row",
         Kind::Column { .. } => "column",
-        Kind::Single => "single",
+        Kind::Product { .. } | Kind::Single => "single",
     }
 }

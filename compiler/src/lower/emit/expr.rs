@@ -11,7 +11,7 @@ impl Emitter<'_> {
     pub(super) fn word(&mut self, number: i64) -> String {
         // Positions before the first element wrap around, and so does the sum that brings them back.
         self.params.push(number as u32);
-        format!("p.w{}", self.params.len() - 1)
+        format!("p.{}{}", self.names.word, self.params.len() - 1)
     }
 
     pub(super) fn affine(&mut self, at: &Affine) -> String {
@@ -46,9 +46,10 @@ impl Emitter<'_> {
 
     /// One element of a binding, whatever its array type.
     pub(super) fn element(&self, binding: usize, position: &str) -> String {
+        let buffer = self.names.buffer;
         match self.bindings[binding].1 {
-            true => format!("b{binding}[({position}) >> 2u][({position}) & 3u]"),
-            false => format!("b{binding}[{position}]"),
+            true => format!("{buffer}{binding}[({position}) >> 2u][({position}) & 3u]"),
+            false => format!("{buffer}{binding}[{position}]"),
         }
     }
 
@@ -61,7 +62,7 @@ impl Emitter<'_> {
         let raw = if self.width == 1 {
             self.element(binding, &position)
         } else if self.is_wide(memory, at) {
-            format!("b{binding}[({position}) >> 2u]")
+            format!("{}{binding}[({position}) >> 2u]", self.names.buffer)
         } else if step == 0 {
             format!("{stored}({})", self.element(binding, &position))
         } else {
@@ -92,10 +93,10 @@ impl Emitter<'_> {
                 let step = self.inner.map_or(0, |inner| at.terms[inner]);
                 let position = self.affine(at);
                 match (self.width, step) {
-                    (4, 1) => format!("U({position}) + LANES"),
+                    (4, 1) => format!("U({position}) + NEIGHBOURS"),
                     (4, step) if step != 0 => {
                         let step = self.word(step);
-                        format!("U({position}) + LANES * {step}")
+                        format!("U({position}) + NEIGHBOURS * {step}")
                     }
                     _ => format!("U({position})"),
                 }
@@ -110,6 +111,7 @@ impl Emitter<'_> {
                 format!("select({}, e{value}, {condition})", zero(expr.dtype))
             }
             ExprKind::Reduced(index) => format!("F(r{index})"),
+            ExprKind::Product => "value".into(),
         };
         format!("let e{id} = {value};\n")
     }
@@ -126,7 +128,7 @@ impl Emitter<'_> {
             value = format!("select(U(0u), U(1u), {value})");
         }
         if self.is_wide(memory, &store.at) {
-            return format!("b{binding}[({position}) >> 2u] = {value};\n");
+            return format!("{}{binding}[({position}) >> 2u] = {value};\n", self.names.buffer);
         }
         let first = if self.width == 4 { format!("({value}).x") } else { value };
         format!("{} = {first};\n", self.element(binding, &position))

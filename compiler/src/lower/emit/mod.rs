@@ -4,10 +4,11 @@
 //! pipeline, whatever the shapes. Work items compute one element or four neighbours (`vec4`) along the innermost
 //! dimension.
 //!
-//! `expr.rs` writes the statements of one point; `shapes.rs` the kernel around them, one function a shape; this page binds
-//! memory and puts the module together.
+//! `expr.rs` writes the statements of one point; `shapes.rs` the kernel around them, one function a shape; `hook.rs` the
+//! epilogue of a matrix product instead; this page binds memory and puts the module together.
 
 mod expr;
+mod hook;
 mod shapes;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use crate::lower::affine::{Affine, Guard};
 use crate::lower::body::{Body, ExprKind};
 use crate::lower::cluster::Kind;
 use crate::types::DType;
+
+pub(crate) use hook::hook;
 
 /// A kernel with what one dispatch of it needs, but for buffers.
 #[derive(Clone, Debug)]
@@ -42,12 +45,16 @@ pub(crate) fn emit(
     shares_buffer: &dyn Fn(Value, Value) -> bool,
     target: &Target,
 ) -> Emitted {
-    let mut emitter = Emitter::new(graph, body, memory, target);
+    let mut emitter = Emitter::new(graph, body, memory, target, Names::KERNEL);
+    if emitter.can_be_wide() {
+        emitter.width = 4;
+    }
+    emitter.bind_all(None);
     let (text, workgroup, groups) = match kind {
         Kind::Map { .. } => emitter.map(),
         Kind::Row { .. } => emitter.row(),
         Kind::Column { .. } => emitter.column(),
-        Kind::Single => unreachable!("hand-tuned kernels are linked, not emitted"),
+        Kind::Product { .. } | Kind::Single => unreachable!("hand-tuned kernels are linked, not emitted"),
     };
     let stores: Vec<Value> = body.stores.iter().map(|store| memory(store.value)).collect();
     let access: Vec<Access> = emitter
@@ -81,6 +88,7 @@ struct Emitter<'b> {
     body: &'b Body,
     memory: &'b dyn Fn(Value) -> Value,
     target: &'b Target,
+    names: Names,
     /// Neighbouring elements per work item: 1 or 4.
     width: usize,
     /// Whether work items move along each dimension, and which is the innermost.
@@ -91,36 +99,55 @@ struct Emitter<'b> {
     binding_of: HashMap<Value, usize>,
 }
 
+/// What parameters and buffers are called; a number follows.
+#[derive(Clone, Copy, Debug)]
+struct Names {
+    word: &'static str,
+    buffer: &'static str,
+}
+
+impl Names {
+    const KERNEL: Names = Names { word: "w", buffer: "b" };
+}
+
 impl<'b> Emitter<'b> {
-    fn new(graph: &'b Graph, body: &'b Body, memory: &'b dyn Fn(Value) -> Value, target: &'b Target) -> Self {
+    fn new(
+        graph: &'b Graph,
+        body: &'b Body,
+        memory: &'b dyn Fn(Value) -> Value,
+        target: &'b Target,
+        names: Names,
+    ) -> Self {
         let inner = body
             .dims
             .len()
             .checked_sub(1)
             .filter(|_| body.parts.iter().rev().nth(1).is_none_or(|&end| end < body.dims.len()));
-        let mut this = Self {
+        Self {
             graph,
             body,
             memory,
             target,
+            names,
             width: 1,
             inner,
             params: Vec::new(),
             bindings: Vec::new(),
             binding_of: HashMap::new(),
-        };
-        if this.can_be_wide() {
-            this.width = 4;
         }
+    }
+
+    /// Binds what is loaded and stored, but for one result that goes another way.
+    fn bind_all(&mut self, but: Option<Value>) {
+        let body = self.body;
         for expr in &body.exprs {
             if let ExprKind::Load { source, at, .. } = &expr.kind {
-                this.bind(*source, at);
+                self.bind(*source, at);
             }
         }
-        for store in &body.stores {
-            this.bind(store.value, &store.at);
+        for store in body.stores.iter().filter(|store| Some(store.value) != but) {
+            self.bind(store.value, &store.at);
         }
-        this
     }
 
     fn bind(&mut self, value: Value, at: &Affine) {
@@ -158,27 +185,14 @@ impl<'b> Emitter<'b> {
     }
 
     fn module(&self, access: &[Access], main: &str, workgroup: [u32; 3], is_row: bool) -> String {
-        let mut text = String::new();
-        let vector = |scalar: &str| if self.width == 4 { format!("vec4<{scalar}>") } else { scalar.to_owned() };
-        for (name, scalar) in [("F", "f32"), ("U", "u32"), ("I", "i32"), ("B", "bool")] {
-            let _ = writeln!(text, "alias {name} = {};", vector(scalar));
-        }
-        text += if self.width == 4 { "const LANES = vec4<u32>(0u, 1u, 2u, 3u);\n" } else { "" };
+        let mut text = self.aliases();
         text += "struct Params {\n";
         for index in 0..self.params.len() {
-            let _ = writeln!(text, "    w{index}: u32,");
+            let _ = writeln!(text, "    {}{index}: u32,", self.names.word);
         }
         text += "}\n@group(0) @binding(0) var<uniform> p: Params;\n";
-        for (index, (&(value, wide), access)) in self.bindings.iter().zip(access).enumerate() {
-            let scalar = stored_type(self.graph.ty(value).dtype).name();
-            let element = if wide { format!("vec4<{scalar}>") } else { scalar.to_owned() };
-            let mode = if *access == Access::Read { "read" } else { "read_write" };
-            let _ =
-                writeln!(text, "@group(0) @binding({}) var<storage, {mode}> b{index}: array<{element}>;", index + 1);
-        }
-        if main.contains("erf(") || main.contains("uniform01(") {
-            text += viral_shaders::MATH;
-        }
+        text += &self.declarations(access, 1);
+        text += self.functions(main);
         if is_row {
             let _ = writeln!(text, "const ROW_LANES = {}u;", workgroup[0]);
             text += if self.width == 4 { ACROSS_VEC4 } else { ACROSS_SCALAR };
@@ -193,6 +207,37 @@ impl<'b> Emitter<'b> {
         text += main;
         text += "}\n";
         text
+    }
+
+    /// The types of an element's value in expressions.
+    fn aliases(&self) -> String {
+        let mut text = String::new();
+        let vector = |scalar: &str| if self.width == 4 { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+        for (name, scalar) in [("F", "f32"), ("U", "u32"), ("I", "i32"), ("B", "bool")] {
+            let _ = writeln!(text, "alias {name} = {};", vector(scalar));
+        }
+        text += if self.width == 4 { "const NEIGHBOURS = vec4<u32>(0u, 1u, 2u, 3u);\n" } else { "" };
+        text
+    }
+
+    /// The storage bindings, from number `first` on.
+    fn declarations(&self, access: &[Access], first: u32) -> String {
+        let mut text = String::new();
+        for (index, (&(value, wide), access)) in self.bindings.iter().zip(access).enumerate() {
+            let scalar = stored_type(self.graph.ty(value).dtype).name();
+            let element = if wide { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+            let mode = if *access == Access::Read { "read" } else { "read_write" };
+            let binding = index as u32 + first;
+            let name = self.names.buffer;
+            let _ =
+                writeln!(text, "@group(0) @binding({binding}) var<storage, {mode}> {name}{index}: array<{element}>;");
+        }
+        text
+    }
+
+    /// The library functions that the statements call.
+    fn functions(&self, main: &str) -> &'static str {
+        if main.contains("erf(") || main.contains("uniform01(") { viral_shaders::MATH } else { "" }
     }
 }
 

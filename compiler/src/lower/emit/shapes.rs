@@ -185,7 +185,7 @@ impl Emitter<'_> {
         let mut levels: Vec<usize> = Vec::with_capacity(self.body.exprs.len());
         for expr in &self.body.exprs {
             let level = match &expr.kind {
-                ExprKind::Load { .. } | ExprKind::Constant(_) | ExprKind::Index(_) => 0,
+                ExprKind::Load { .. } | ExprKind::Constant(_) | ExprKind::Index(_) | ExprKind::Product => 0,
                 ExprKind::Apply { args, .. } => args.iter().map(|&arg| levels[arg]).max().unwrap_or(0),
                 ExprKind::Guarded { value, .. } => levels[*value],
                 ExprKind::Reduced(index) => levels[self.body.reductions[*index].arg] + 1,

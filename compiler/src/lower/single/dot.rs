@@ -1,17 +1,85 @@
-//! Matrix products.
+//! Matrix products, with what follows them element by element.
 
 use viral_shaders::Target;
 use viral_shaders::gemm::{self, Form, Operand, Problem, Spec};
 
-use super::super::Step;
 use super::super::affine::Affine;
-use super::super::body::Obstacle;
+use super::super::body::{Body, ExprKind, Obstacle};
+use super::super::cluster::Group;
+use super::super::{Step, emit};
 use super::Context;
 use crate::ir::Value;
+use crate::ops::{Class, Op};
 
 impl Context<'_> {
+    /// The kernel of a product and of the elementwise members behind it.
+    pub(super) fn product(&self, group: &Group, stored: &[Value], target: &Target) -> Result<Step, Obstacle> {
+        let node = self.graph.node(self.value);
+        let mut product = self.dot(node.args[0], node.args[1])?;
+        let last = group.members[group.members.len() - 1];
+        if stored == [self.value] {
+            return Ok(self.launch(product, self.value, target));
+        }
+        if let [result] = stored
+            && self.adds_to_state(*result)
+        {
+            product.spec.accumulate = true;
+            return Ok(self.launch(product, *result, target));
+        }
+        // A state's old content may be read anywhere until the launch ends.
+        if stored.iter().any(|&value| self.memory.replaces(value).is_some()) {
+            return Err(Obstacle::NeedsGroup(last));
+        }
+        let body = Body::new(self.graph, self.clusters, group, stored)?;
+        let result = body.stores.last().map_or(self.value, |store| store.value);
+        let computed = group.members.iter().rev().map(|&member| &self.graph.node(member).op);
+        let name = computed.into_iter().find(|op| op.class() != Class::View).map_or("copy", Op::name).to_owned();
+        let memory = |value| self.memory.of(value);
+        let hook = emit::hook(self.graph, &body, name, result, product.spec.vec4, &memory, target);
+        let hook = hook.ok_or(Obstacle::NeedsGroup(last))?;
+        if 3 + hook.bindings.len() > target.max_storage_buffers as usize {
+            return Err(Obstacle::NeedsGroup(last));
+        }
+        product.spec.hook = Some(hook.hook);
+        let mut step = self.launch(product, result, target);
+        step.params.extend(hook.params);
+        step.bindings.extend(hook.bindings);
+        let loads = body.exprs.iter().filter_map(|expr| match expr.kind {
+            ExprKind::Load { source, .. } => Some(source),
+            _ => None,
+        });
+        for load in loads {
+            if !step.reads.contains(&load) {
+                step.reads.push(load);
+            }
+        }
+        step.writes = body.stores.iter().map(|store| store.value).collect();
+        step.traffic = step.reads.iter().chain(&step.writes).map(|&value| self.graph.ty(value).bytes()).sum();
+        let operations = body.exprs.iter().filter(|expr| matches!(expr.kind, ExprKind::Apply { .. })).count();
+        step.flops += (operations * self.graph.ty(self.value).len()) as u64;
+        Ok(step)
+    }
+
+    /// Whether `value` is a state plus the product, in the state's place.
+    fn adds_to_state(&self, value: Value) -> bool {
+        let node = self.graph.node(value);
+        let Some(state) = self.memory.replaces(value) else { return false };
+        matches!(node.op, Op::Add(_)) && (node.args == [state, self.value] || node.args == [self.value, state])
+    }
+
+    fn launch(&self, product: Product, result: Value, target: &Target) -> Step {
+        let launch = gemm::launch(&product.spec, &product.problem, target);
+        let flops = 2 * self.graph.ty(self.value).len() as u64 * u64::from(product.problem.k);
+        let kernel = gemm::kernel(&product.spec, target);
+        Step {
+            writes: vec![result],
+            bindings: product.operands.into_iter().chain([result]).map(|value| self.memory.of(value)).collect(),
+            ..self.step(kernel, launch, product.operands.to_vec(), false, flops)
+        }
+    }
+
     /// `C = A·B` with strided operands.
-    pub(super) fn dot(&self, a: Value, b: Value, target: &Target) -> Result<Step, Obstacle> {
+    fn dot(&self, a: Value, b: Value) -> Result<Product, Obstacle> {
         let shape = self.graph.shape(self.value);
         let rank = shape.len();
         let (m, n) = (shape[rank - 2], shape[rank - 1]);
@@ -43,11 +111,15 @@ impl Context<'_> {
             b: operand(&b_at, b_row, 1),
             c: operand(&c_at, n as i64, 2),
         };
-        let spec = Spec::fit(form, &problem);
-        let launch = gemm::launch(&spec, &problem, target);
-        let flops = 2 * self.graph.ty(self.value).len() as u64 * k as u64;
-        Ok(self.step(gemm::kernel(&spec, target), launch, vec![a_root, b_root], false, flops))
+        Ok(Product { spec: Spec::fit(form, &problem), problem, operands: [a_root, b_root] })
     }
+}
+
+/// A product, ready to be launched.
+struct Product {
+    spec: Spec,
+    problem: Problem,
+    operands: [Value; 2],
 }
 
 /// Whether a matrix of `(rows, columns)` is stored transposed, and the distance between its stored rows; `None` where

@@ -8,33 +8,37 @@ use viral_shaders::{Kernel, Launch, Target, rows as row_kernels};
 
 use super::affine::{Affine, Place, Trouble};
 use super::body::Obstacle;
-use super::cluster::Clusters;
+use super::cluster::{Clusters, Group};
 use super::views::through_view;
 use super::{Memory, Step};
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
 
-/// Lowers one value of a kernel operation.
+/// Lowers the group of a kernel operation. `stored` are the members that others read.
 pub(crate) fn lower(
     graph: &Graph,
     clusters: &Clusters,
-    value: Value,
+    group: &Group,
+    stored: &[Value],
     memory: &Memory,
     target: &Target,
 ) -> Result<Step, Obstacle> {
+    let value = group.members[0];
     let node = graph.node(value);
     let cx = Context { graph, clusters, memory, value };
     let step = match &node.op {
-        Op::Dot(_) => cx.dot(node.args[0], node.args[1], target),
+        Op::Dot(_) => cx.product(group, stored, target),
         Op::Gather(_) => cx.rows(row_kernels::Op::Gather, node.args[0], node.args[1], target),
         Op::Scatter(op) if op.unique => cx.rows(row_kernels::Op::Scatter, node.args[0], node.args[1], target),
         Op::Scatter(_) => cx.rows(row_kernels::Op::ScatterAdd, node.args[0], node.args[1], target),
         other => unreachable!("{other} has no hand-tuned kernel"),
     }?;
     // These kernels read and write through different bindings, which a device allows for different buffers only.
-    match step.reads.iter().any(|&read| memory.share_buffer(read, value)) {
-        true => Err(Obstacle::SetAside(value)),
-        false => Ok(step),
+    let overlaps = |&written: &Value| step.reads.iter().any(|&read| memory.share_buffer(read, written));
+    match step.writes.iter().find(|written| overlaps(written)) {
+        Some(_) if group.members.len() > 1 => Err(Obstacle::NeedsGroup(group.members[group.members.len() - 1])),
+        Some(&written) => Err(Obstacle::SetAside(written)),
+        None => Ok(step),
     }
 }
 
