@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cases import CASES, Case, make_shared
+from combinations import BASE, write_networks
 from data import IGNORE
 from network import Network
 from toys import write_adapter
@@ -37,6 +38,7 @@ def main() -> None:
         for case in CASES:
             write_inputs(root / case.name, case)
             write_expected(root / case.name, case)
+        write_networks(root / "networks", root / BASE)
         if check:
             compare(root, FIXTURES)
         else:
@@ -135,12 +137,12 @@ def compare(ours: Path, theirs: Path) -> None:
     for name in sorted(names):
         a, b = ours / name, theirs / name
         assert a.exists() and b.exists(), f"{name} is on one side only"
-        if name.name == "expected.safetensors":
+        if name.name in ("expected.safetensors", "features.safetensors"):
             x, y = load_file(a), load_file(b)
             assert set(x) == set(y), name
             for key in x:
                 assert (x[key] - y[key]).norm() <= TOLERANCE * y[key].norm(), f"{name}: {key}"
-        elif name.name == "expected.json":
+        elif name.name in ("expected.json", "cases.json"):
             assert close(json.loads(a.read_text()), json.loads(b.read_text())), name
         else:
             assert a.read_bytes() == b.read_bytes(), name

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, Dinov2Model, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from data import IGNORE, IMAGE, Sample
+from teachers import Teacher, load_teacher
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LANGUAGE_LINEARS = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.({})"
 
 
@@ -46,11 +45,11 @@ class AlignmentProjector(nn.Module):
 
 
 class Network(nn.Module):
-    """Built from the directories that `config` names; `adapter` overrides the configured starting point."""
+    """Built from the directories that `config` names; `adapter` overrides the configured starting point, `teacher` the directory."""
 
     attention = "eager"  # transformers' name of an implementation
 
-    def __init__(self, config: dict, adapter: Path | None):
+    def __init__(self, config: dict, adapter: Path | None, teacher: Teacher | None = None):
         super().__init__()
         self.vra, self.max_length = config["vra"], config["train"]["max_length"]
         path = Path(config["model"]["path"])
@@ -70,12 +69,11 @@ class Network(nn.Module):
         self.llava: LlavaForConditionalGeneration = self.peft.base_model.model
         self.llava.model.multi_modal_projector.requires_grad_(True)
 
-        self.teacher: Dinov2Model | None = None
+        self.teacher: Teacher | None = None
         self.alignment_projector: nn.Module | None = None
         if self.vra["enabled"]:
-            self.teacher = AutoModel.from_pretrained(self.vra["teacher"], dtype=torch.float32, attn_implementation=self.attention)
-            self.teacher.requires_grad_(False)
-            sizes = (base.config.text_config.hidden_size, self.vra["projector_dim"], self.teacher.config.hidden_size)
+            self.teacher = teacher or load_teacher(Path(self.vra["teacher"]), self.attention)
+            sizes = (base.config.text_config.hidden_size, self.vra["projector_dim"], self.teacher.width)
             if self.vra["multiple_projectors"]:
                 self.alignment_projector = nn.ModuleList(AlignmentProjector(*sizes) for _ in self.vra["layers"])
             else:
@@ -150,11 +148,12 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def clip_features(self, pixels: Tensor) -> Tensor:
-        """Hidden state -2 of the vision tower without the class token. (N, Dz)"""
+        """The tower's feature layers side by side, without the class token if the strategy is "default". (N, Dz)"""
         config = self.llava.config
-        assert config.vision_feature_select_strategy == "default"
         states = self.llava.model.vision_tower(pixels[None], output_hidden_states=True).hidden_states
-        return states[config.vision_feature_layer][0, 1:]
+        layers = config.vision_feature_layer
+        features = torch.cat([states[layer] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
+        return features[0, 1 if config.vision_feature_select_strategy == "default" else 0 :]
 
     def alignment(
         self, hidden: tuple[Tensor, ...], visual: tuple[Tensor, ...], pixels: list[Tensor | None]
@@ -179,16 +178,10 @@ class Network(nn.Module):
                 losses.append(-cosine.mean())
         return torch.stack(losses).mean() if losses else torch.zeros(()), targets
 
-    @torch.no_grad()
     def teacher_features(self, pixels: Tensor) -> Tensor:
-        """Patch tokens after the final norm, for an input that gives the grid of the visual tokens. (N, d)"""
-        if self.vra["pixel_norm"] == "native":
-            mean, std = (torch.tensor(v)[:, None, None] for v in (self.processor.image_mean, self.processor.image_std))
-            ours, scale = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-            pixels = (pixels * std + mean - ours) / scale
-        side = self.grid() * self.teacher.config.patch_size
-        pixels = F.interpolate(pixels[None], size=(side, side), mode="bilinear", align_corners=False)
-        return self.teacher(pixels).last_hidden_state[0, 1:]
+        """The teacher's features on the grid of the visual tokens. (N, d)"""
+        norm = (self.processor.image_mean, self.processor.image_std)
+        return self.teacher.targets(pixels, self.vra, norm, self.grid())
 
     def grid(self) -> int:
         """Visual tokens along one side of an image."""

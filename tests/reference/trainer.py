@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from data import IGNORE, load_pixels, load_samples
 from network import Network, Output
+from teachers import Teacher
 
 torch.use_deterministic_algorithms(True)
 # The order of a sum depends on the number of threads.
@@ -97,10 +98,10 @@ def read_config(path: Path) -> dict:
 class Trainer:
     network_type: type[Network] = Network
 
-    def __init__(self, config: dict, adapter: Path | None = None):
+    def __init__(self, config: dict, adapter: Path | None = None, teacher: Teacher | None = None):
         self.options, self.data = config["train"], config["data"]
         start = adapter or (config["model"]["adapter"] and Path(config["model"]["adapter"]))
-        self.network = self.network_type(config, start)
+        self.network = self.network_type(config, start, teacher)
         tokenizer = Tokenizer.from_file(str(Path(config["model"]["path"]) / "tokenizer.json"))
         self.samples = load_samples(Path(self.data["train"]), tokenizer, self.data["template"])
         global_batch = self.options["batch"] * self.options["accumulation"]

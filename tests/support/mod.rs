@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "every test binary compiles all of this and uses a part")]
 
 pub(crate) mod cases;
+pub(crate) mod combinations;
+pub(crate) mod counter;
 pub(crate) mod runs;
 pub(crate) mod weights;
 

@@ -50,6 +50,8 @@ impl Interpolation {
 
 /// What marks a table of relative positions in a leaf's name.
 const RELATIVE: &str = "relative";
+/// What marks some rows of a table.
+const ROWS: &str = "rows";
 
 /// Half of a rotary table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +94,17 @@ pub enum LeafSource {
         /// Points on the axis.
         points: usize,
     },
+    /// Some rows of a table that is too large for one binding.
+    Rows {
+        /// Which file the table is in.
+        origin: Origin,
+        /// Canonical name of the table.
+        name: String,
+        /// The first row.
+        start: usize,
+        /// Rows.
+        count: usize,
+    },
     /// Rotary angles' cosines or sines, `(positions, half)`.
     Rope {
         /// Which.
@@ -126,6 +139,16 @@ pub enum SourceError<E> {
         /// Stored shape.
         shape: Vec<usize>,
     },
+    /// A stored table is shorter than the network needs.
+    #[error("table `{name}` of shape {shape:?} has no row {}", end - 1)]
+    Rows {
+        /// Canonical name.
+        name: String,
+        /// Stored shape.
+        shape: Vec<usize>,
+        /// Rows that it should have at least.
+        end: usize,
+    },
     /// A stored table of relative positions has an unexpected form.
     #[error("table `{name}` of shape {shape:?} does not hold the relative positions of {points} points")]
     RelativeTable {
@@ -143,6 +166,12 @@ impl LeafSource {
     pub(super) fn position_table(leaf: &str, grid: [usize; 2], filter: Interpolation) -> Self {
         let (origin, name) = origin_of(leaf);
         Self::PositionTable { origin, name: name.to_owned(), grid, filter }
+    }
+
+    /// Some rows of the table of this full name.
+    pub(super) fn rows(leaf: &str, start: usize, count: usize) -> Self {
+        let (origin, name) = origin_of(leaf);
+        Self::Rows { origin, name: name.to_owned(), start, count }
     }
 
     /// The rows of the table of relative positions of this full name.
@@ -192,6 +221,12 @@ impl LeafSource {
                 let rows = (0..*points).flat_map(|q| (0..*points).map(move |k| q + points - 1 - k));
                 Ok(rows.flat_map(|row| &table[row * width..(row + 1) * width]).copied().collect())
             }
+            Self::Rows { origin, name, start, count } => {
+                let (shape, table) = load(*origin, name).map_err(SourceError::Load)?;
+                let width: usize = shape.iter().skip(1).product();
+                let rows = table.get(start * width..(start + count) * width).map(<[f32]>::to_vec);
+                rows.ok_or_else(|| SourceError::Rows { name: name.clone(), shape, end: start + count })
+            }
             Self::Rope { part, positions, half, theta } => Ok(rope_table(*part, *positions, *half, *theta)),
             Self::Bilinear { to, from } => {
                 Ok(taps(Interpolation::Bilinear, *to, *from).into_iter().map(|tap| tap as f32).collect())
@@ -219,8 +254,10 @@ impl LeafSource {
             "rope.sin" => rope(RopePart::Sin),
             "bilinear" => Some(Self::Bilinear { to: a, from: b }),
             _ => {
-                if parameter == Some(RELATIVE) {
-                    return Some(Self::relative(name, a));
+                match parameter {
+                    Some(RELATIVE) => return Some(Self::relative(name, a)),
+                    Some(ROWS) => return Some(Self::rows(name, a, b)),
+                    _ => {}
                 }
                 let filter = Interpolation::ALL.into_iter().find(|filter| Some(filter.name()) == parameter)?;
                 Some(Self::position_table(name, [a, b], filter))
@@ -243,6 +280,7 @@ impl fmt::Display for LeafSource {
             Self::Relative { origin, name, points } => {
                 write!(f, "{}{name}@{points}x{points},{RELATIVE}", prefix(origin))
             }
+            Self::Rows { origin, name, start, count } => write!(f, "{}{name}@{start}x{count},{ROWS}", prefix(origin)),
             Self::Rope { part, positions, half, theta } => {
                 let part = match part {
                     RopePart::Cos => "cos",
@@ -307,6 +345,10 @@ mod tests {
             (
                 "teacher.layers.0.attn.rel_pos_h@14x14,relative",
                 LeafSource::Relative { origin: Origin::Teacher, name: "layers.0.attn.rel_pos_h".into(), points: 14 },
+            ),
+            (
+                "lm_head.weight@76032x100,rows",
+                LeafSource::Rows { origin: Origin::Model, name: "lm_head.weight".into(), start: 76032, count: 100 },
             ),
             (
                 "rope.sin@2048x64,theta=1000000",

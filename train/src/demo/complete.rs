@@ -7,12 +7,14 @@ use std::path::Path;
 use image::ImageFormat;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
+use viral_model::graph::teachers;
 use viral_model::weights::{TensorOut, write_safetensors};
 
+use super::parts::{Encoder, Language, Parts, TEACHERS, TeacherPart, siglip};
 use super::scenes::{self, SceneSet, Scenes};
 use super::tokenizer::{self, IMAGE, PAD, SPECIALS};
-use super::weights::{self, Tensor, TextShape, VisionShape};
-use super::{clip_processor, write, write_json};
+use super::weights::{self, Tensor, TextShape, Tower, VisionShape};
+use super::{merged, write, write_json};
 use crate::error::{Error, Kind, Result};
 
 const README: &str = include_str!("complete.md");
@@ -42,28 +44,57 @@ pub(super) struct Complete {
 }
 
 impl Complete {
-    /// Writes the whole folder.
-    pub(super) fn write(&self, dir: &Path, seed: u64) -> Result<()> {
-        self.write_all_but_weights(dir, seed)?;
-        write_weights(&dir.join("llava/model.safetensors"), &weights::llava(&self.text, &self.clip, seed))?;
-        write_weights(&dir.join("dinov2/model.safetensors"), &weights::dinov2(&self.dinov2, seed))
+    /// Writes the whole folder, with other parts in the place of its own.
+    pub(super) fn write(&self, dir: &Path, parts: &Parts, seed: u64) -> Result<()> {
+        self.write_all_but_weights(dir, parts, seed)?;
+        let llava = weights::llava(&self.text, parts.language, &self.tower(parts), seed);
+        write_weights(&dir.join("llava/model.safetensors"), &llava)?;
+        let teacher = match parts.teacher {
+            None => weights::dinov2(&self.dinov2, seed),
+            Some(part) => {
+                let config = self.teacher_config(part).to_string();
+                let teacher = teachers::from_json(Path::new(part.folder), config.as_bytes())?;
+                weights::teacher(&*teacher, seed)
+            }
+        };
+        write_weights(&dir.join(teacher_folder(parts)).join("model.safetensors"), &teacher)
     }
 
     /// Writes configurations, tokenizer and data.
-    pub(super) fn write_all_but_weights(&self, dir: &Path, seed: u64) -> Result<()> {
+    pub(super) fn write_all_but_weights(&self, dir: &Path, parts: &Parts, seed: u64) -> Result<()> {
         let scenes = scenes::generate(&self.scenes, seed);
         write_data(dir, &scenes)?;
         let sentences: &[&str] = if self.whole_sentences { &TEMPLATE[..2] } else { &[] };
         let text = format!("{}\n{}", TEMPLATE.join(" "), scenes.text());
-        self.write_llava(&dir.join("llava"), &tokenizer::train(&text, sentences, self.text.vocab)?)?;
-        write_json(&dir.join("dinov2/config.json"), &self.dinov2_config())?;
-        write(&dir.join("README.md"), README.replace("{title}", self.title))?;
-        write(&dir.join("config.toml"), self.config)
+        self.write_llava(&dir.join("llava"), &tokenizer::train(&text, sentences, self.text.vocab)?, parts)?;
+        let folder = teacher_folder(parts);
+        let config = parts.teacher.map_or_else(|| self.dinov2_config(), |part| self.teacher_config(part));
+        write_json(&dir.join(folder).join("config.json"), &config)?;
+        write(&dir.join("README.md"), README.replace("{title}", self.title).replace("{teacher}", folder))?;
+        let config = self.config.replace("teacher = \"dinov2\"", &format!("teacher = \"{folder}\""));
+        write(&dir.join("config.toml"), config)
     }
 
-    fn write_llava(&self, dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    /// The vision encoder: CLIP's shape, or a SigLIP of the same number of visual tokens.
+    fn tower(&self, parts: &Parts) -> Tower {
+        match parts.encoder.unwrap_or(Encoder::Clip) {
+            Encoder::Clip => Tower { encoder: Encoder::Clip, shape: self.clip },
+            encoder => {
+                let patch = if encoder == Encoder::Siglip2 { 16 } else { 14 };
+                let image = self.clip.image / self.clip.patch * patch;
+                Tower { encoder, shape: VisionShape { image, patch, ..self.clip } }
+            }
+        }
+    }
+
+    fn teacher_config(&self, part: &TeacherPart) -> Value {
+        part.tiny(self.dinov2.hidden, self.dinov2.heads, self.clip.image / self.clip.patch)
+    }
+
+    fn write_llava(&self, dir: &Path, tokenizer: &Tokenizer, parts: &Parts) -> Result<()> {
+        let tower = self.tower(parts);
         let ids = tokenizer::special_ids(tokenizer);
-        write_json(&dir.join("config.json"), &self.llava_config(&ids))?;
+        write_json(&dir.join("config.json"), &self.llava_config(&ids, parts))?;
         let text = tokenizer
             .to_string(true)
             .map_err(|error| Error::internal("cannot encode the demo's tokenizer", error.to_string()))?;
@@ -77,63 +108,78 @@ impl Complete {
             &dir.join("generation_config.json"),
             &json!({"bos_token_id": ids.get(SPECIALS[1]), "eos_token_id": ids.get(SPECIALS[2]), "pad_token_id": ids.get(PAD)}),
         )?;
-        write_json(&dir.join("preprocessor_config.json"), &clip_processor(self.clip.image))?;
+        write_json(&dir.join("preprocessor_config.json"), &tower.encoder.processor(tower.shape.image))?;
         write_json(
             &dir.join("processor_config.json"),
             &json!({
                 "processor_class": "LlavaProcessor",
                 "image_token": IMAGE,
-                "num_additional_image_tokens": 1,
-                "patch_size": self.clip.patch,
-                "vision_feature_select_strategy": "default",
+                "num_additional_image_tokens": tower.class_tokens(),
+                "patch_size": tower.shape.patch,
+                "vision_feature_select_strategy": tower.encoder.features()["vision_feature_select_strategy"],
             }),
         )
     }
 
-    fn llava_config(&self, ids: &HashMap<&str, u32>) -> Value {
-        json!({
-            "architectures": ["LlavaForConditionalGeneration"],
-            "model_type": "llava",
-            "ignore_index": -100,
-            "image_seq_length": (self.clip.image / self.clip.patch).pow(2),
-            "image_token_index": ids.get(IMAGE),
-            "pad_token_id": ids.get(PAD),
-            "projector_hidden_act": "gelu",
-            "multimodal_projector_bias": true,
-            "vision_feature_layer": -2,
-            "vision_feature_select_strategy": "default",
-            "tie_word_embeddings": false,
-            "torch_dtype": "float32",
-            "text_config": {
-                "model_type": "llama",
-                "vocab_size": self.text.vocab,
-                "hidden_size": self.text.hidden,
-                "intermediate_size": self.text.intermediate,
-                "num_hidden_layers": self.text.layers,
-                "num_attention_heads": self.text.heads,
-                "num_key_value_heads": self.text.kv_heads,
-                "max_position_embeddings": self.max_positions,
-                "rms_norm_eps": 1e-5,
-                "rope_theta": 10000.0,
-                "hidden_act": "silu",
-                "bos_token_id": ids.get(SPECIALS[1]),
-                "eos_token_id": ids.get(SPECIALS[2]),
-                "pad_token_id": ids.get(PAD),
-                "tie_word_embeddings": false,
-            },
-            "vision_config": {
+    fn llava_config(&self, ids: &HashMap<&str, u32>, parts: &Parts) -> Value {
+        let Tower { encoder, shape } = self.tower(parts);
+        let vision = match encoder {
+            Encoder::Clip => json!({
                 "model_type": "clip_vision_model",
-                "hidden_size": self.clip.hidden,
-                "intermediate_size": self.clip.intermediate,
-                "num_hidden_layers": self.clip.layers,
-                "num_attention_heads": self.clip.heads,
-                "image_size": self.clip.image,
-                "patch_size": self.clip.patch,
-                "projection_dim": self.clip.hidden,
+                "hidden_size": shape.hidden,
+                "intermediate_size": shape.intermediate,
+                "num_hidden_layers": shape.layers,
+                "num_attention_heads": shape.heads,
+                "image_size": shape.image,
+                "patch_size": shape.patch,
+                "projection_dim": shape.hidden,
                 "hidden_act": "quick_gelu",
                 "layer_norm_eps": 1e-5,
-            },
-        })
+            }),
+            Encoder::Siglip2 | Encoder::Siglip2Patch14 => {
+                siglip(shape.image, shape.patch, [shape.hidden, shape.intermediate, shape.layers, shape.heads])
+            }
+        };
+        let family = match parts.language.unwrap_or(Language::Vicuna) {
+            Language::Vicuna => json!({"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 10000.0}),
+            Language::Qwen => json!({
+                "model_type": "qwen2",
+                "rms_norm_eps": 1e-6,
+                "rope_theta": 1_000_000.0,
+                "use_sliding_window": false,
+            }),
+        };
+        let text = json!({
+            "vocab_size": self.text.vocab,
+            "hidden_size": self.text.hidden,
+            "intermediate_size": self.text.intermediate,
+            "num_hidden_layers": self.text.layers,
+            "num_attention_heads": self.text.heads,
+            "num_key_value_heads": self.text.kv_heads,
+            "max_position_embeddings": self.max_positions,
+            "hidden_act": "silu",
+            "bos_token_id": ids.get(SPECIALS[1]),
+            "eos_token_id": ids.get(SPECIALS[2]),
+            "pad_token_id": ids.get(PAD),
+            "tie_word_embeddings": false,
+        });
+        merged(
+            json!({
+                "architectures": ["LlavaForConditionalGeneration"],
+                "model_type": "llava",
+                "ignore_index": -100,
+                "image_seq_length": (shape.image / shape.patch).pow(2),
+                "image_token_index": ids.get(IMAGE),
+                "pad_token_id": ids.get(PAD),
+                "projector_hidden_act": "gelu",
+                "multimodal_projector_bias": true,
+                "tie_word_embeddings": false,
+                "torch_dtype": "float32",
+                "text_config": merged(text, family),
+                "vision_config": vision,
+            }),
+            encoder.features(),
+        )
     }
 
     fn tokenizer_config(&self, ids: &HashMap<&str, u32>) -> Value {
@@ -174,6 +220,11 @@ impl Complete {
             "torch_dtype": "float32",
         })
     }
+}
+
+/// Where the teacher is.
+fn teacher_folder(parts: &Parts) -> &'static str {
+    parts.teacher.unwrap_or(&TEACHERS[0]).folder
 }
 
 fn write_data(dir: &Path, scenes: &Scenes) -> Result<()> {

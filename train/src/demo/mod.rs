@@ -6,7 +6,10 @@
 //! The other presets hold the configurations of published models without their weights: enough to plan memory and work,
 //! and the folder that downloaded weights go into.
 
+#[cfg(test)]
+mod combinations;
 mod complete;
+mod parts;
 mod presets;
 mod scenes;
 #[cfg(test)]
@@ -17,6 +20,7 @@ mod weights;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use parts::{Encoder, Language, Parts, TEACHERS, TeacherPart};
 use presets::Content;
 pub use presets::{PRESETS, Preset, TINY};
 use serde_json::{Value, json};
@@ -28,6 +32,15 @@ use crate::error::{Error, Kind, Result};
 /// # Errors
 /// `dir` exists and holds something, or cannot be written.
 pub fn init(dir: &Path, preset: &Preset, seed: u64) -> Result<PathBuf> {
+    init_with(dir, preset, &Parts::default(), seed)
+}
+
+/// As [`init`], with other parts in the place of the preset's own.
+///
+/// # Errors
+/// As [`init`], and a language model for a preset that has one by its name.
+pub fn init_with(dir: &Path, preset: &Preset, parts: &Parts, seed: u64) -> Result<PathBuf> {
+    parts.check(preset)?;
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error {
             kind: Kind::Config,
@@ -38,8 +51,8 @@ pub fn init(dir: &Path, preset: &Preset, seed: u64) -> Result<PathBuf> {
         });
     }
     match &preset.content {
-        Content::Complete(complete) => complete.write(dir, seed)?,
-        Content::Published(published) => published().write(dir)?,
+        Content::Complete(complete) => complete.write(dir, parts, seed)?,
+        Content::Published(published) => published().write(dir, parts)?,
     }
     Ok(dir.join("config.toml"))
 }
@@ -55,6 +68,14 @@ fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 /// Writes a JSON file with two spaces an indent and a line end.
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     write(path, format!("{value:#}\n"))
+}
+
+/// An object with the keys of another one added.
+fn merged(mut object: Value, other: Value) -> Value {
+    if let (Some(object), Value::Object(other)) = (object.as_object_mut(), other) {
+        object.extend(other);
+    }
+    object
 }
 
 /// The settings of CLIP's image processor for square pictures of `side` pixels.

@@ -5,9 +5,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::complete::Complete;
+use super::parts::{Encoder, Parts, TEACHERS};
 use super::scenes::SceneSet;
 use super::weights::{TextShape, VisionShape};
-use super::{clip_processor, write, write_json};
+use super::{merged, write, write_json};
 use crate::error::Result;
 
 /// A folder that [`super::init`] can write.
@@ -83,6 +84,11 @@ static QWEN_7B: Preset = Preset {
 pub static PRESETS: [&Preset; 5] = [&TINY, &SMALL, &LLAVA_7B, &LLAVA_13B, &QWEN_7B];
 
 impl Preset {
+    /// Whether the folder holds configurations only.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self.content, Content::Published(_))
+    }
+
     /// The preset of this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         PRESETS.into_iter().find(|preset| preset.name == name)
@@ -102,46 +108,43 @@ pub(super) struct Published {
 
 impl Published {
     /// Writes the configurations of the model, the teacher and the run.
-    pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        write_json(&dir.join("llava/config.json"), &self.llava())?;
-        write_json(&dir.join("llava/preprocessor_config.json"), &clip_processor(336))?;
-        write_json(&dir.join("dinov2/config.json"), &dinov2_base())?;
+    pub(super) fn write(&self, dir: &Path, parts: &Parts) -> Result<()> {
+        let encoder = parts.encoder.unwrap_or(Encoder::Clip);
+        let teacher = parts.teacher.unwrap_or(&TEACHERS[0]);
+        let vision = encoder.published();
+        let side = |key: &str| vision[key].as_u64().unwrap_or(1) as usize;
+        let (image, patch) = (side("image_size"), side("patch_size"));
+        write_json(&dir.join("llava/config.json"), &self.llava(encoder, vision, (image / patch).pow(2)))?;
+        write_json(&dir.join("llava/preprocessor_config.json"), &encoder.processor(image))?;
+        write_json(&dir.join(teacher.folder).join("config.json"), &teacher.published())?;
         let config = include_str!("published.toml")
             .replace("{title}", self.title)
+            .replace("{target}", teacher.help)
+            .replace("{teacher}", teacher.folder)
             .replace("{template}", self.template)
             .replace("{batch}", &self.batch.to_string())
             .replace("{accumulation}", &self.accumulation.to_string());
         write(&dir.join("config.toml"), config)
     }
 
-    fn llava(&self) -> Value {
-        json!({
-            "architectures": ["LlavaForConditionalGeneration"],
-            "model_type": "llava",
-            "ignore_index": -100,
-            "image_seq_length": 576,
-            "image_token_index": self.image_token,
-            "pad_token_id": self.pad_token,
-            "projector_hidden_act": "gelu",
-            "multimodal_projector_bias": true,
-            "vision_feature_layer": -2,
-            "vision_feature_select_strategy": "default",
-            "tie_word_embeddings": false,
-            "torch_dtype": "float16",
-            "text_config": self.text,
-            "vision_config": {
-                "model_type": "clip_vision_model",
-                "hidden_size": 1024,
-                "intermediate_size": 4096,
-                "num_hidden_layers": 24,
-                "num_attention_heads": 16,
-                "image_size": 336,
-                "patch_size": 14,
-                "projection_dim": 768,
-                "hidden_act": "quick_gelu",
-                "layer_norm_eps": 1e-5,
-            },
-        })
+    fn llava(&self, encoder: Encoder, vision: Value, visual_tokens: usize) -> Value {
+        merged(
+            json!({
+                "architectures": ["LlavaForConditionalGeneration"],
+                "model_type": "llava",
+                "ignore_index": -100,
+                "image_seq_length": visual_tokens,
+                "image_token_index": self.image_token,
+                "pad_token_id": self.pad_token,
+                "projector_hidden_act": "gelu",
+                "multimodal_projector_bias": true,
+                "tie_word_embeddings": false,
+                "torch_dtype": "float16",
+                "text_config": self.text,
+                "vision_config": vision,
+            }),
+            encoder.features(),
+        )
     }
 }
 
@@ -195,23 +198,4 @@ fn qwen() -> Published {
         batch: 8,
         accumulation: 16,
     }
-}
-
-/// DINOv2 ViT-B/14 without registers.
-fn dinov2_base() -> Value {
-    json!({
-        "architectures": ["Dinov2Model"],
-        "model_type": "dinov2",
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "mlp_ratio": 4,
-        "image_size": 518,
-        "patch_size": 14,
-        "layer_norm_eps": 1e-6,
-        "hidden_act": "gelu",
-        "qkv_bias": true,
-        "use_swiglu_ffn": false,
-        "torch_dtype": "float32",
-    })
 }

@@ -40,8 +40,8 @@ fn snapshot(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
 /// Writes a preset's folder without weights.
 fn configurations(dir: &Path, preset: &Preset) -> Result<PathBuf> {
     match &preset.content {
-        Content::Complete(complete) => complete.write_all_but_weights(dir, 1)?,
-        Content::Published(published) => published().write(dir)?,
+        Content::Complete(complete) => complete.write_all_but_weights(dir, &Parts::default(), 1)?,
+        Content::Published(published) => published().write(dir, &Parts::default())?,
     }
     Ok(dir.join("config.toml"))
 }

@@ -9,7 +9,10 @@
 //! so that features differ where the pictures do, and aligning with the teacher is more than learning its mean.
 
 use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD};
+use viral_model::graph::teachers::Teacher;
+use viral_model::weights::{Inventory, TensorSpec};
 
+use super::parts::{Encoder, Language};
 use super::scenes::MEAN_BACKGROUND;
 use crate::random::Random;
 
@@ -35,7 +38,7 @@ pub(super) struct TextShape {
 }
 
 /// Extents of a vision transformer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct VisionShape {
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
@@ -48,8 +51,24 @@ pub(super) struct VisionShape {
 impl VisionShape {
     /// Patches and the class token.
     fn positions(&self) -> usize {
-        let side = self.image / self.patch;
-        side * side + 1
+        self.patches() + 1
+    }
+
+    fn patches(&self) -> usize {
+        (self.image / self.patch).pow(2)
+    }
+}
+
+/// A vision encoder.
+pub(super) struct Tower {
+    pub(super) encoder: Encoder,
+    pub(super) shape: VisionShape,
+}
+
+impl Tower {
+    /// Tokens in front of the patches.
+    pub(super) fn class_tokens(&self) -> usize {
+        usize::from(self.encoder == Encoder::Clip)
     }
 }
 
@@ -57,12 +76,14 @@ impl VisionShape {
 const ALIGNED_LOGIT: f64 = 15.36;
 /// Deviation of the vision models' position tables, well below what a coloured patch adds.
 const POSITION_STD: f64 = 0.5;
+/// Deviation of biases that a network has by design.
+const BIAS_STD: f64 = 0.1;
 
-/// LLaVA: the CLIP tower, the projector and the language model.
-pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Tensor> {
+/// LLaVA: the vision tower, the projector and the language model.
+pub(super) fn llava(text: &TextShape, language: Option<Language>, tower: &Tower, seed: u64) -> Vec<Tensor> {
     let mut out = Writer::new(seed, "llava");
-    clip(&mut out, vision);
-    out.linear("multi_modal_projector.linear_1", text.hidden, vision.hidden, 1.0, true);
+    vision(&mut out, tower);
+    out.linear("multi_modal_projector.linear_1", text.hidden, tower.shape.hidden, 1.0, true);
     out.linear("multi_modal_projector.linear_2", text.hidden, text.hidden, 1.0, true);
 
     let kv = text.hidden / text.heads * text.kv_heads;
@@ -75,6 +96,14 @@ pub(super) fn llava(text: &TextShape, vision: &VisionShape, seed: u64) -> Vec<Te
         linear("self_attn.q_proj", text.hidden, text.hidden, 1.0);
         linear("self_attn.k_proj", kv, text.hidden, 1.0);
         linear("self_attn.v_proj", kv, text.hidden, 1.0);
+        if language == Some(Language::Qwen) {
+            for (name, rows) in [("q_proj", text.hidden), ("k_proj", kv), ("v_proj", kv)] {
+                out.normal(&format!("{prefix}.self_attn.{name}.bias"), &[rows], BIAS_STD);
+            }
+        }
+        let mut linear = |name: &str, rows, columns, gain| {
+            out.linear(&format!("{prefix}.{name}"), rows, columns, gain, false);
+        };
         linear("self_attn.o_proj", text.hidden, text.hidden, 0.5);
         linear("mlp.gate_proj", text.intermediate, text.hidden, 1.0);
         linear("mlp.up_proj", text.intermediate, text.hidden, 1.0);
@@ -113,16 +142,44 @@ pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
     out.tensors
 }
 
-fn clip(out: &mut Writer, shape: &VisionShape) {
+/// Any other teacher, from the list of its tensors.
+pub(super) fn teacher(teacher: &dyn Teacher, seed: u64) -> Vec<Tensor> {
+    let mut out = Writer::new(seed, "teacher");
+    for TensorSpec { name, shape } in Inventory::teacher(teacher).required {
+        let fan_in: usize = shape.iter().skip(1).product();
+        match name.rsplit('.').next().unwrap_or_default() {
+            "lambda1" => out.constant(&name, &shape, 0.3),
+            "norm_mean" => out.push(&name, &shape, OPENAI_CLIP_MEAN.map(|x| x as f32).to_vec()),
+            "norm_std" => out.push(&name, &shape, OPENAI_CLIP_STD.map(|x| x as f32).to_vec()),
+            "bias" => out.constant(&name, &shape, 0.0),
+            "weight" if shape.len() == 1 => out.constant(&name, &shape, 1.0),
+            "weight" if !name.contains("position") => out.normal(&name, &shape, 1.0 / (fan_in as f64).sqrt()),
+            _ => out.normal(&name, &shape, POSITION_STD),
+        }
+    }
+    out.tensors
+}
+
+fn vision(out: &mut Writer, tower: &Tower) {
     const PREFIX: &str = "vision_tower.vision_model";
-    let hidden = shape.hidden;
-    out.normal(&format!("{PREFIX}.embeddings.class_embedding"), &[hidden], 0.5);
-    // CLIP's patch embedding has no bias, so the positions of the patches take the background off.
-    let ground = out.patches(&format!("{PREFIX}.embeddings.patch_embedding"), shape, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD);
+    let (shape, hidden) = (&tower.shape, tower.shape.hidden);
+    let patches = format!("{PREFIX}.embeddings.patch_embedding");
     let positions = format!("{PREFIX}.embeddings.position_embedding.weight");
-    out.normal(&positions, &[shape.positions(), hidden], POSITION_STD);
-    out.change_last(|index, value| if index < hidden { value } else { value - ground[index % hidden] });
-    out.norm(&format!("{PREFIX}.pre_layrnorm"), hidden);
+    match tower.encoder {
+        Encoder::Clip => {
+            out.normal(&format!("{PREFIX}.embeddings.class_embedding"), &[hidden], 0.5);
+            // CLIP's patch embedding has no bias, so the positions of the patches take the background off.
+            let ground = out.patches(&patches, shape, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD);
+            out.normal(&positions, &[shape.positions(), hidden], POSITION_STD);
+            out.change_last(|index, value| if index < hidden { value } else { value - ground[index % hidden] });
+            out.norm(&format!("{PREFIX}.pre_layrnorm"), hidden);
+        }
+        Encoder::Siglip2 | Encoder::Siglip2Patch14 => {
+            let ground = out.patches(&patches, shape, [0.5; 3], [0.5; 3]);
+            out.push(&format!("{patches}.bias"), &[hidden], ground.iter().map(|value| -value).collect());
+            out.normal(&positions, &[shape.patches(), hidden], POSITION_STD);
+        }
+    }
     for layer in 0..shape.layers {
         let prefix = format!("{PREFIX}.encoder.layers.{layer}");
         for name in ["k_proj", "v_proj", "q_proj"] {

@@ -1,0 +1,101 @@
+//! Every combination of parts, read back by the crates that train on them.
+
+use std::error::Error as StdError;
+use std::path::Path;
+
+use viral_model::graph::teachers;
+use viral_model::weights::{Checkpoint, Inventory, NameMap};
+
+use super::presets::Preset;
+use super::*;
+use crate::config::{Config, Overrides};
+use crate::engine::{Bundle, Networks, plan_report, planning_target};
+
+type TestResult = std::result::Result<(), Box<dyn StdError>>;
+
+/// Writes a preset's folder with other parts, and reads its configurations.
+fn networks(dir: &Path, preset: &str, parts: &Parts) -> std::result::Result<(Config, Networks), Box<dyn StdError>> {
+    let preset = Preset::find(preset).ok_or("no such preset")?;
+    let config = Config::load(&init_with(dir, preset, parts, 1)?, &Overrides::default())?;
+    let networks = Networks::open(&config)?;
+    Ok((config, networks))
+}
+
+#[test]
+fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
+    for (name, encoder) in Encoder::ALL {
+        for teacher in TEACHERS {
+            let parts = Parts { language: None, encoder: Some(encoder), teacher: Some(teacher) };
+            for preset in ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-7b"] {
+                let dir = tempfile::tempdir()?;
+                let (_, networks) = networks(dir.path(), preset, &parts)?;
+                let grid = networks.llava.visual_grid();
+                assert_eq!(grid, Some(if name == "siglip2-patch14" { 27 } else { 24 }), "{name}");
+                let features = networks.teacher.map(|teacher| teacher.width());
+                assert!(features.is_some_and(|width| width >= 256), "{}", teacher.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The widest of every family, with every encoder and every language model.
+#[test]
+fn true_sizes_can_be_planned() -> TestResult {
+    for (preset, encoder, teacher) in [
+        ("llava-1.5-7b", Encoder::Clip, "sam-h"),
+        ("llava-1.5-13b", Encoder::Siglip2, "dinov2-reg-g"),
+        ("qwen2.5-7b", Encoder::Siglip2Patch14, "radio-v2.5-h"),
+        ("qwen2.5-7b", Encoder::Clip, "depth-anything-v2-l"),
+        ("llava-1.5-7b", Encoder::Siglip2, "clip-l"),
+        ("qwen2.5-7b", Encoder::Siglip2, "siglip2-so400m"),
+    ] {
+        let dir = tempfile::tempdir()?;
+        let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
+        let (config, _) = networks(dir.path(), preset, &parts)?;
+        let report = plan_report(&config, &planning_target())?;
+        assert!(report.contains("device memory"), "{preset} {teacher}: {report}");
+    }
+    Ok(())
+}
+
+/// Weights are complete, whatever the parts: for every language model and encoder, and for every teacher.
+#[test]
+fn every_tiny_combination_is_complete() -> TestResult {
+    let teachers = TEACHERS.iter().map(Some);
+    let encoders = Language::ALL.iter().flat_map(|language| Encoder::ALL.map(|encoder| (language.1, encoder.1)));
+    // One folder for each teacher, and in turn each pair of the others.
+    for (teacher, (language, encoder)) in teachers.zip(encoders.cycle()) {
+        let dir = tempfile::tempdir()?;
+        let parts = Parts { language: Some(language), encoder: Some(encoder), teacher };
+        let (config, networks) = networks(dir.path(), "tiny", &parts)?;
+        Checkpoint::open(&config.model.path, NameMap::Llava)?.check(&Inventory::llava(&networks.llava))?;
+        let teacher = teachers::open(&config.vra.teacher)?;
+        Checkpoint::open(&config.vra.teacher, teacher.names())?.check(&Inventory::teacher(&*teacher))?;
+        assert_eq!(networks.llava.visual_tokens(), 36);
+        assert_eq!(networks.llava.text.qkv_bias, language == Language::Qwen);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tiny_combination_can_be_trained_on() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let parts =
+        Parts { language: Some(Language::Qwen), encoder: Some(Encoder::Siglip2), teacher: TeacherPart::find("sam-b") };
+    let (config, _) = networks(dir.path(), "tiny", &parts)?;
+    config.check_paths()?;
+    let bundle = Bundle::open(&config)?;
+    let row = bundle.dataset.load(0, &*bundle.prepare, bundle.geometry)?;
+    assert!(row.defect.is_none() && row.pixels.is_some_and(|pixels| pixels.len() == 3 * 96 * 96));
+    Ok(())
+}
+
+#[test]
+fn a_published_preset_has_its_own_language_model() {
+    let parts = Parts { language: Some(Language::Vicuna), ..Parts::default() };
+    let dir = tempfile::tempdir();
+    let result = dir.map(|dir| networks(dir.path(), "qwen2.5-7b", &parts).map(|_| ()));
+    let message = result.map(|result| result.map_err(|error| error.to_string()));
+    assert!(matches!(&message, Ok(Err(text)) if text.contains("language model of its own")), "{message:?}");
+}
