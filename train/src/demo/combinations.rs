@@ -52,7 +52,8 @@ fn true_sizes_can_be_planned() -> TestResult {
     ] {
         let dir = tempfile::tempdir()?;
         let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
-        let (config, _) = networks(dir.path(), preset, &parts)?;
+        let (mut config, _) = networks(dir.path(), preset, &parts)?;
+        config.train.batch = 1;
         let report = plan_report(&config, &planning_target())?;
         assert!(report.contains("device memory"), "{preset} {teacher}: {report}");
     }
