@@ -10,7 +10,8 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests/reference"))
 
 from data import IGNORE, IMAGE, Sample
-from network import IMAGENET_MEAN, IMAGENET_STD, Network
+from network import Network
+from teachers import IMAGENET, renormalise
 
 
 class BatchedNetwork(Network):
@@ -70,13 +71,11 @@ class BatchedNetwork(Network):
     def teacher_batch(self, pixels: Tensor) -> Tensor:
         """Patch tokens after the final norm. (B, N, d)"""
         assert self.vra["pixel_norm"] == "native"
-        mean, std = (torch.tensor(v)[:, None, None] for v in (self.processor.image_mean, self.processor.image_std))
-        ours, scale = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-        pixels = (pixels * std + mean - ours) / scale
-        side = self.grid() * self.teacher.config.patch_size
+        pixels = renormalise(pixels, (self.processor.image_mean, self.processor.image_std), IMAGENET)
+        side = self.grid() * self.teacher.patch
         if side != pixels.shape[-1]:
             pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
-        return self.teacher(pixels).last_hidden_state[:, 1:]
+        return self.teacher.model(pixels).last_hidden_state[:, 1:]
 
     def alignment_batch(self, hidden: tuple[Tensor, ...], samples: list[Sample], targets: Tensor) -> Tensor:
         """Mean over samples, target layers and visual tokens of -cos(P(h), y)."""
