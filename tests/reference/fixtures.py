@@ -18,6 +18,7 @@ from cases import CASES, Case, make_shared
 from combinations import BASE, write_networks
 from data import IGNORE
 from network import Network
+from tiling import write_tiling
 from toys import write_adapter
 from trainer import Trainer, read_config
 
@@ -39,6 +40,7 @@ def main() -> None:
             write_inputs(root / case.name, case)
             write_expected(root / case.name, case)
         write_networks(root / "networks", root / BASE)
+        write_tiling(root / "networks")
         if check:
             compare(root, FIXTURES)
         else:
@@ -142,7 +144,7 @@ def compare(ours: Path, theirs: Path) -> None:
             assert set(x) == set(y), name
             for key in x:
                 assert (x[key] - y[key]).norm() <= TOLERANCE * y[key].norm(), f"{name}: {key}"
-        elif name.name in ("expected.json", "cases.json"):
+        elif name.name in ("expected.json", "cases.json", "tiling.json"):
             assert close(json.loads(a.read_text()), json.loads(b.read_text())), name
         else:
             assert a.read_bytes() == b.read_bytes(), name

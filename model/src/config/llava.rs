@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::image::Tiling;
+
 use super::{Activation, ConfigError, Document, Section, TextConfig, VisionConfig, VisionFamily};
 
 /// Which rows of the chosen hidden state become visual tokens.
@@ -33,6 +35,9 @@ pub struct LlavaConfig {
     pub projector_hidden_act: Activation,
     /// Whether the projector's linear layers have a bias.
     pub projector_bias: bool,
+    /// Canvases of a LLaVA-NeXT (`model_type` "llava_next"), in pixels; `None` for a model that sees every picture as one
+    /// square.
+    pub tiling: Option<Tiling>,
     /// `image_seq_length` as stored. Informational: [`Self::visual_tokens`] is what the tower yields.
     pub image_seq_length: usize,
 }
@@ -85,12 +90,13 @@ impl LlavaConfig {
     }
 
     fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
-        const LAYOUT: &str = "llava (the Hugging Face layout; other layouts have to be converted first)";
-        match s.text("model_type")? {
-            Some("llava") => {}
+        const LAYOUT: &str = "llava, llava_next (the Hugging Face layout; other layouts have to be converted first)";
+        let is_next = match s.text("model_type")? {
+            Some("llava") => false,
+            Some("llava_next") => true,
             Some(_) => return Err(s.unsupported("model_type", LAYOUT)),
             None => return Err(s.wrong("model_type", LAYOUT)),
-        }
+        };
         if s.value("quantization_config").is_some() {
             return Err(s.unsupported("quantization_config", "checkpoints in f32, f16 or bf16"));
         }
@@ -113,6 +119,7 @@ impl LlavaConfig {
         }
         let index_key = if s.value("image_token_index").is_some() { "image_token_index" } else { "image_token_id" };
         Ok(Self {
+            tiling: if is_next { Some(tiling(s, vision.image_size)?) } else { None },
             vision_layers: vision_layers(s, vision.layers)?,
             text,
             vision,
@@ -122,6 +129,28 @@ impl LlavaConfig {
             projector_bias: s.flag("multimodal_projector_bias", true)?,
             image_seq_length: s.size("image_seq_length", 576)?,
         })
+    }
+}
+
+/// `image_grid_pinpoints`: height and width of every canvas.
+fn tiling(s: &Section<'_>, side: usize) -> Result<Tiling, ConfigError> {
+    const KEY: &str = "image_grid_pinpoints";
+    let Some(value) = s.value(KEY) else {
+        let canvases = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]];
+        return Ok(Tiling { canvases: canvases.to_vec(), side });
+    };
+    let extent = |x: &Value| {
+        let x = x.as_u64().map(|x| x as usize);
+        x.filter(|&x| x.is_multiple_of(side) && (side..=64 * side).contains(&x))
+    };
+    let canvas = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+        Some([height, width]) => Some([extent(height)?, extent(width)?]),
+        _ => None,
+    };
+    let canvases: Option<Vec<_>> = value.as_array().and_then(|list| list.iter().map(canvas).collect());
+    match canvases {
+        Some(canvases) if !canvases.is_empty() => Ok(Tiling { canvases, side }),
+        _ => Err(s.wrong(KEY, &format!("a list of [height, width] in multiples of {side}"))),
     }
 }
 

@@ -20,6 +20,13 @@ pub struct Visual {
     pub index: Value,
 }
 
+/// Visual tokens of the tiles of a LLaVA-NeXT, `(tiles·N, D)`, with the learned end of a row behind them: `(tiles·N + 1, D)`.
+pub fn with_newline(g: &mut Graph, config: &TextConfig, tokens: Value) -> Value {
+    let newline = g.weight("model.image_newline", &[config.hidden_size]);
+    let newline = g.reshape(newline, &[1, config.hidden_size]);
+    g.concat(&[tokens, newline], 0)
+}
+
 /// The decoder's input `(B, T, D)`: the text token's row of the embedding table plus the visual token.
 ///
 /// `token_ids u32[B·T]` holds [`NO_ROW`] where a visual token or padding stands, so one of the two is always zero.

@@ -8,9 +8,11 @@ mod error;
 mod picture;
 mod processor;
 mod resize;
+mod tiles;
 
 pub use decode::{DecodeLimits, decode, decode_file};
 pub use error::ImageError;
 pub use picture::Picture;
 pub use processor::{Aspect, ImageProcessor};
 pub use resize::resize;
+pub use tiles::{Layout, TiledToken, Tiling};

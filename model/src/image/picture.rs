@@ -54,6 +54,22 @@ impl Picture {
         square
     }
 
+    /// Replaces all pixels that `other` covers, whose upper left corner is at `place`; `start` is that of the window that
+    /// this picture is. Both are columns and rows of one canvas.
+    pub(super) fn copy_window(&mut self, other: &Self, start: [usize; 2], place: [usize; 2]) {
+        let span = |axis: usize, own: usize, theirs: usize| {
+            let first = start[axis].max(place[axis]);
+            let end = (start[axis] + own).min(place[axis] + theirs);
+            (first, end.saturating_sub(first))
+        };
+        let ((left, columns), (top, rows)) = (span(0, self.width, other.width), span(1, self.height, other.height));
+        for y in top..top + rows {
+            let from = 3 * ((y - place[1]) * other.width + left - place[0]);
+            let to = 3 * ((y - start[1]) * self.width + left - start[0]);
+            self.rgb[to..to + 3 * columns].copy_from_slice(&other.rgb[from..from + 3 * columns]);
+        }
+    }
+
     /// The middle part of this size. Where the picture is smaller, black is added around it.
     pub fn centre_crop(&self, width: usize, height: usize) -> Self {
         let mut crop = Self::filled(width, height, [0; 3]);

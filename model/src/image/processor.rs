@@ -1,6 +1,6 @@
 //! From a picture to the vision tower's input tensor.
 
-use super::{ImageError, Picture, resize};
+use super::{ImageError, Layout, Picture, Tiling, resize};
 use crate::config::{ConfigError, ImageProcessorConfig, ImageSize};
 
 use std::path::Path;
@@ -109,12 +109,23 @@ impl ImageProcessor {
             current = &cropped;
         }
         // `new` has made sure that this is a picture of `side` by `side`.
-        let mut planes = Vec::with_capacity(3 * self.side * self.side);
-        for (channel, levels) in self.levels.iter().enumerate() {
-            let plane = current.rgb().iter().skip(channel).step_by(3);
-            planes.extend(plane.map(|level| levels[usize::from(*level)]));
-        }
-        Ok(planes)
+        Ok(self.planes(current))
+    }
+
+    /// The tower's input for the tiles of a picture, `(tiles, 3, side, side)`: scaled and cut by LLaVA-NeXT's rules
+    /// instead of the processor's, and normalised as the processor does.
+    pub fn tiled_pixels(&self, picture: &Picture, tiling: &Tiling, layout: Layout) -> Vec<f32> {
+        let tiles = tiling.tiles(picture, layout, self.config.resample);
+        tiles.iter().flat_map(|tile| self.planes(tile)).collect()
+    }
+
+    /// Normalised channels, one after the other.
+    fn planes(&self, picture: &Picture) -> Vec<f32> {
+        let channel = |(channel, levels): (usize, &[f32; 256])| {
+            let plane = picture.rgb().iter().skip(channel).step_by(3);
+            plane.map(|level| levels[usize::from(*level)]).collect::<Vec<f32>>()
+        };
+        self.levels.iter().enumerate().flat_map(channel).collect()
     }
 
     /// The truncated mean colour, (122, 116, 104) for CLIP. Because it is truncated, the margin is slightly below zero

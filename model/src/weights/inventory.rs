@@ -39,6 +39,9 @@ impl Inventory {
         let mut inventory = Self::default();
         inventory.vision("model.vision_tower", &config.vision, config.vision_blocks());
         inventory.required.extend(Self::multi_modal_projector(config).required);
+        if config.tiling.is_some() {
+            inventory.need("model.image_newline", [config.text.hidden_size]);
+        }
         inventory.decoder("model.language_model", &config.text);
         if config.tied_head() {
             inventory.unused.push("lm_head.weight".into());

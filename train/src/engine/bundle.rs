@@ -81,6 +81,13 @@ impl Networks {
                 format!("choose layers from 0 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
             ));
         }
+        if self.llava.tiling.is_some() {
+            return Err(errors::config(
+                "a LLaVA-NeXT cannot be trained yet",
+                "model_type is llava_next, whose pictures come in several tiles; training sees each as one square",
+                "use a model of model_type llava",
+            ));
+        }
         let Some(teacher) = &self.teacher else { return Ok(()) };
         let Some(grid) = self.llava.visual_grid() else {
             return Err(errors::config(
