@@ -7,12 +7,14 @@ use super::sampler::StepPlan;
 
 /// Fewest target rows of a batch.
 const MIN_TARGETS: usize = 16;
+/// Fewest tokens of a sample.
+const MIN_TOKENS: usize = 16;
 
 /// The shape of a micro-batch, and so the key of its plan.
 ///
-/// Lengths are rounded up here and nowhere else: tokens to a multiple of 16 up to 256, of 64 up to 1024, of 128 above,
-/// which wastes at most an eighth of the rows from 128 tokens on; targets, of which only the head and the
-/// cross-entropy see the padding, to a power of two from 16 on. Batch and images are exact: a row of padding would cost
+/// Lengths are rounded up here and nowhere else: tokens to a multiple of 8 up to 512, of 16 up to 1024, of 32 above, which
+/// wastes at most a sixteenth of the rows from 128 tokens on and half of that on average; targets, of which only the
+/// head and the cross-entropy see the padding, to a multiple of 16 up to 128 and of an eighth of a power of two above. Batch and images are exact: a row of padding would cost
 /// a whole sequence, a picture of padding a whole run of the vision encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
@@ -35,7 +37,7 @@ impl Bucket {
             batch: shapes.len(),
             tokens: round_tokens(longest),
             images: shapes.iter().filter(|shape| shape.visual > 0).count(),
-            targets: targets.next_power_of_two().max(MIN_TARGETS),
+            targets: round_targets(targets),
         }
     }
 }
@@ -54,11 +56,16 @@ pub fn buckets(plan: &StepPlan, shapes: &[SampleShape]) -> BTreeSet<Bucket> {
 
 fn round_tokens(tokens: usize) -> usize {
     let multiple = match tokens {
-        0..=256 => 16,
-        257..=1024 => 64,
-        _ => 128,
+        0..=512 => 8,
+        513..=1024 => 16,
+        _ => 32,
     };
-    tokens.max(1).next_multiple_of(multiple)
+    tokens.max(MIN_TOKENS).next_multiple_of(multiple)
+}
+
+fn round_targets(targets: usize) -> usize {
+    let multiple = (targets.next_power_of_two() / 8).max(MIN_TARGETS);
+    targets.max(1).next_multiple_of(multiple)
 }
 
 #[cfg(test)]
@@ -74,10 +81,10 @@ mod tests {
     #[test]
     fn shapes_are_rounded_up() {
         let lengths = [0, 1, 16, 17, 256, 257, 1024, 1025, 2048];
-        assert_eq!(lengths.map(round_tokens), [16, 16, 16, 32, 256, 320, 1024, 1152, 2048]);
+        assert_eq!(lengths.map(round_tokens), [16, 16, 16, 24, 256, 264, 1024, 1056, 2048]);
         let bucket = Bucket::of(&[shape(20, 4, 9), shape(33, 0, 8), shape(5, 1, 0)]);
-        assert_eq!(bucket, Bucket { batch: 3, tokens: 48, images: 2, targets: 32 });
-        assert_eq!(Bucket::of(&[shape(3, 0, 0)]).targets, 16);
+        assert_eq!(bucket, Bucket { batch: 3, tokens: 40, images: 2, targets: 32 });
+        assert_eq!([0, 1, 16, 17, 128, 129, 257, 1000].map(round_targets), [16, 16, 16, 32, 128, 160, 320, 1024]);
     }
 
     #[test]
@@ -86,7 +93,7 @@ mod tests {
         let plan = StepPlan::new(Sampler::new(Order::Sequential, 0, 2, 1, vec![1, 1, -1]), 1, 0);
         let expected = [
             Bucket { batch: 1, tokens: 16, images: 0, targets: 16 },
-            Bucket { batch: 2, tokens: 48, images: 2, targets: 16 },
+            Bucket { batch: 2, tokens: 40, images: 2, targets: 16 },
         ];
         assert!(buckets(&plan, &shapes).into_iter().eq(expected));
     }
