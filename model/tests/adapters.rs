@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use viral_compiler::Graph;
+use viral_compiler::ir::LeafKind;
+use viral_compiler::types::DType;
 use viral_model::adapter::{Adapter, AdapterError, LoraConfig};
 use viral_model::config::LlavaConfig;
-use viral_model::graph::LinearMap;
 use viral_model::graph::projector::Alignment;
-use viral_model::weights::{TensorFile, TensorOut, write_safetensors};
+use viral_model::graph::{LinearMap, Trainable};
+use viral_model::weights::{TensorFile, TensorOut, TensorSpec, write_safetensors};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -17,16 +20,23 @@ fn model(name: &str) -> LlavaConfig {
     LlavaConfig::from_dir(&fixture(name).join("llava")).unwrap()
 }
 
-fn aligned(hidden: usize, indices: &[Option<usize>]) -> Vec<Alignment> {
-    indices.iter().map(|&index| Alignment { hidden, outputs: 32, index }).collect()
+/// Tensors of the alignment projectors for states of `width` numbers.
+fn aligned(width: usize, hidden: usize, indices: &[Option<usize>]) -> Vec<TensorSpec> {
+    let mut g = Graph::new();
+    let states = g.input("states", DType::F32, &[1, width]);
+    for &index in indices {
+        Alignment { hidden, outputs: 32, index }.project(&mut g, Trainable::LORA, states);
+    }
+    let params = g.leaves().filter(|leaf| leaf.kind == LeafKind::Param);
+    params.map(|leaf| TensorSpec::new(leaf.name, leaf.ty.shape.clone())).collect()
 }
 
-/// (adapter, model, alignment projectors) of every committed case.
-fn cases() -> Vec<(&'static str, LlavaConfig, Vec<Alignment>)> {
+/// (adapter, model, tensors of alignment projectors) of every committed case.
+fn cases() -> Vec<(&'static str, LlavaConfig, Vec<TensorSpec>)> {
     vec![
-        ("gqa", model("gqa"), aligned(40, &[None])),
-        ("mha", model("mha"), aligned(24, &[None])),
-        ("multi", model("mha"), aligned(16, &[Some(0), Some(1)])),
+        ("gqa", model("gqa"), aligned(64, 40, &[None])),
+        ("mha", model("mha"), aligned(32, 24, &[None])),
+        ("multi", model("mha"), aligned(32, 16, &[Some(0), Some(1)])),
         ("lm_only", model("mha"), Vec::new()),
     ]
 }

@@ -80,7 +80,7 @@ fn dropout_depends_on_the_key_alone() {
         let h0 = g.input("h0", DType::F32, &[1, 8, config.hidden_size]);
         let dropout = fixture.shape.input(&mut g, BatchInput::DropoutKey);
         let adapters = Adapters { dropout: Some(Dropout { p, key: dropout }), ..fixture.adapters.clone() };
-        let h = *llama::hidden_states(&mut g, config, Some(&adapters), Trainable::LORA, h0).last().unwrap();
+        let h = *llama::hidden_states(&mut g, config, Some(&adapters), None, Trainable::LORA, h0).last().unwrap();
         g.output("h", h);
         g.verify().unwrap();
         let mut leaves = fixture.leaves(&g);
@@ -232,7 +232,7 @@ fn network(
     let visual = Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) };
     let ids = shape.input(g, BatchInput::TokenIds);
     let h0 = llava::embed(g, &config.text, policy, [shape.batch, shape.tokens], ids, Some(visual));
-    let states = llama::hidden_states(g, &config.text, Some(adapters), policy, h0);
+    let states = llama::hidden_states(g, &config.text, Some(adapters), None, policy, h0);
     let positions = shape.input(g, BatchInput::TargetPositions);
     let logits = llava::logits_at(g, &config.text, policy, states[config.text.layers], positions);
 

@@ -12,7 +12,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 IGNORE = -100  # label of a position that is no target
 IMAGE = -200  # stands in the ids for all visual tokens of the image
 IMAGE_TAG = "<image>"
-END = "</s>"
 # LLaVA pads with the truncated integer mean colour, so the border is not exactly zero after normalisation.
 PAD_COLOUR = (122, 116, 104)
 
@@ -20,7 +19,12 @@ SYSTEM = (
     "A chat between a curious {0} and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
 )
-TEMPLATES = {"vicuna_v1": SYSTEM.format("user"), "llava_v1": SYSTEM.format("human")}
+# System text and end token.
+TEMPLATES = {
+    "vicuna_v1": (SYSTEM.format("user"), "</s>"),
+    "llava_v1": (SYSTEM.format("human"), "</s>"),
+    "qwen_2": (SYSTEM.format("human"), "<|im_end|>"),
+}
 
 
 @dataclass
@@ -30,15 +34,27 @@ class Sample:
     image: str | None
 
 
-def load_samples(path: Path, tokenizer: Tokenizer, template: str) -> list[Sample]:
+def load_samples(path: Path, tokenizer: Tokenizer, template: str, supervise_final_end: bool) -> list[Sample]:
     """All records of a JSON array or JSONL file, in order."""
     text = path.read_text(encoding="utf-8")
     records = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
     samples = []
     for record in records:
-        ids, labels = tokenize(tokenizer, *build_prompt(record, template))
+        text, answers = build_caption(record) if template == "plain" else build_prompt(record, template)
+        if template == "qwen_2" and not supervise_final_end:
+            start, stop = answers[-1]
+            answers[-1] = (start, stop - len(TEMPLATES[template][1]))
+        ids, labels = tokenize(tokenizer, text, answers)
         samples.append(Sample(ids, labels, record.get("image")))
     return samples
+
+
+def build_caption(record: dict) -> tuple[str, list[tuple[int, int]]]:
+    """The `plain` template: the image and its caption; what the human says is left out."""
+    question, caption = record["conversations"]
+    assert IMAGE_TAG in question["value"]
+    text = IMAGE_TAG + caption["value"] + "\n"
+    return text, [(len(IMAGE_TAG), len(text))]
 
 
 def build_prompt(record: dict, template: str) -> tuple[str, list[tuple[int, int]]]:
@@ -49,7 +65,8 @@ def build_prompt(record: dict, template: str) -> tuple[str, list[tuple[int, int]
     turns = record["conversations"]
     if turns[0]["from"] != "human":
         turns = turns[1:]
-    text = TEMPLATES[template] + " "
+    system, end = TEMPLATES[template]
+    text = system + " "
     answers = []
     for i, turn in enumerate(turns):
         assert turn["from"] == ("human", "gpt")[i % 2], "roles must alternate"
@@ -61,7 +78,7 @@ def build_prompt(record: dict, template: str) -> tuple[str, list[tuple[int, int]
         else:
             text += "ASSISTANT:"
             start = len(text)
-            text += " " + value + END
+            text += " " + value + end
             answers.append((start, len(text)))
     return text, answers
 

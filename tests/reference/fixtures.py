@@ -18,6 +18,7 @@ from cases import CASES, Case, make_shared
 from combinations import BASE, write_networks
 from data import IGNORE
 from network import Network
+from objectives import write_objectives
 from tiling import write_tiling
 from toys import write_adapter
 from trainer import Trainer, read_config
@@ -39,6 +40,7 @@ def main() -> None:
         for case in CASES:
             write_inputs(root / case.name, case)
             write_expected(root / case.name, case)
+        write_objectives(root / "objectives")
         write_networks(root / "networks", root / BASE)
         write_tiling(root / "networks")
         if check:

@@ -1,4 +1,4 @@
-"""LLaVA with LoRA, the frozen teacher and the alignment projectors: one micro-batch forward."""
+"""LLaVA as it is trained, with what is aligned or added inside the decoder: one micro-batch forward."""
 
 import json
 from dataclasses import dataclass
@@ -33,6 +33,18 @@ class Output:
     targets: list[Tensor | None]  # a contributing row's teacher features (N, d)
 
 
+def cosine(states: Tensor, targets: Tensor) -> Tensor:
+    return -(F.normalize(states, dim=-1) * F.normalize(targets, dim=-1)).sum(-1).mean()
+
+
+def relation(states: Tensor, targets: Tensor) -> Tensor:
+    states, targets = F.normalize(states, dim=-1), F.normalize(targets, dim=-1)
+    return F.mse_loss(states @ states.T, targets @ targets.T)
+
+
+OBJECTIVES = {"cosine": cosine, "relation": relation}
+
+
 class AlignmentProjector(nn.Module):
     def __init__(self, width: int, middle: int, teacher_width: int):
         super().__init__()
@@ -51,37 +63,52 @@ class Network(nn.Module):
 
     def __init__(self, config: dict, adapter: Path | None, teacher: Teacher | None = None):
         super().__init__()
-        self.vra, self.max_length = config["vra"], config["train"]["max_length"]
+        self.vra, self.residual, self.max_length = config["vra"], config["residual"], config["train"]["max_length"]
         path = Path(config["model"]["path"])
         self.processor = CLIPImageProcessorPil.from_pretrained(path)
         base = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation=self.attention)
-        lora = config["lora"]
-        assert lora["dropout"] == 0, "a random mask has no reference"
-        self.peft = get_peft_model(
-            base,
-            LoraConfig(
-                r=lora["r"],
-                lora_alpha=lora["alpha"],
-                target_modules=LANGUAGE_LINEARS.format("|".join(lora["targets"])),
-                task_type="CAUSAL_LM",
-            ),
-        )
-        self.llava: LlavaForConditionalGeneration = self.peft.base_model.model
+        base.requires_grad_(False)
+        stage, method = config["train"]["stage"], config["train"]["method"]
+        self.peft: nn.Module | None = None
+        if (stage, method) == ("finetune", "lora"):
+            self.peft = self.with_lora(base, config["lora"])
+            base = self.peft.base_model.model
+        self.llava: LlavaForConditionalGeneration = base
         self.llava.model.multi_modal_projector.requires_grad_(True)
+        if (stage, method) == ("finetune", "full"):
+            self.llava.model.language_model.requires_grad_(True)
+            self.llava.lm_head.requires_grad_(True)
 
+        text, vision = base.config.text_config.hidden_size, self.llava.model.multi_modal_projector.linear_1.in_features
         self.teacher: Teacher | None = None
         self.alignment_projector: nn.Module | None = None
-        if self.vra["enabled"]:
+        widths = {"encoder": vision, "post_projection": text}
+        if self.vra["enabled"] and self.vra["target"] == "teacher":
             self.teacher = teacher or load_teacher(Path(self.vra["teacher"]), self.attention)
-            sizes = (base.config.text_config.hidden_size, self.vra["projector_dim"], self.teacher.width)
+            widths["teacher"] = self.teacher.width
+        if self.vra["enabled"] and self.vra["use_projector"]:
+            sizes = (text, self.vra["projector_dim"], widths[self.vra["target"]])
             if self.vra["multiple_projectors"]:
                 self.alignment_projector = nn.ModuleList(AlignmentProjector(*sizes) for _ in self.vra["layers"])
             else:
                 self.alignment_projector = AlignmentProjector(*sizes)
             self.alignment_projector.requires_grad_(not self.vra["projector_frozen"])
+        self.residual_projector: nn.Module | None = None
+        if self.residual["enabled"]:
+            if self.residual["source"] == "pre_projection":
+                self.residual_projector = nn.ModuleDict({"linear": nn.Linear(vision, text)})
+            for layer in self.residual["layers"]:
+                self.llava.model.language_model.layers[layer - 1].register_forward_hook(self.add_residual)
         if adapter is not None:
             self.load_adapter(adapter)
         self.eval()
+
+    @staticmethod
+    def with_lora(base: nn.Module, lora: dict) -> nn.Module:
+        assert lora["dropout"] == 0, "a random mask has no reference"
+        targets = LANGUAGE_LINEARS.format("|".join(lora["targets"]))
+        lora = LoraConfig(r=lora["r"], lora_alpha=lora["alpha"], target_modules=targets, task_type="CAUSAL_LM")
+        return get_peft_model(base, lora)
 
     def load_adapter(self, folder: Path) -> None:
         """Loads an adapter directory with its companion files; any key without a counterpart is an error."""
@@ -100,20 +127,30 @@ class Network(nn.Module):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every trained tensor under its name in the adapter directory."""
+        return {name: parameter for name, parameter in self.tensors().items() if parameter.requires_grad}
+
+    def new_tensors(self) -> dict[str, nn.Parameter]:
+        """The tensors that the model does not have."""
+        parts = ("lora_", "alignment_projector", "residual_projector")
+        return {name: parameter for name, parameter in self.tensors().items() if any(part in name for part in parts)}
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """All tensors but the teacher's under their names in the adapter directory."""
         named = {}
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                name = name.removeprefix("peft.").replace(".default.", ".")
-                named[name.removeprefix("base_model.model.model.") if "multi_modal_projector" in name else name] = parameter
+            if not name.startswith("teacher."):
+                name = name.removeprefix("peft.").removeprefix("llava.").replace(".default.", ".")
+                named[name[name.index("multi_modal_projector") :] if "multi_modal_projector" in name else name] = parameter
         return dict(sorted(named.items()))
 
-    def forward(self, samples: list[Sample], pixels: list[Tensor | None]) -> Output:
+    def forward(self, samples: list[Sample], pixels: list[Tensor | None], vra_weight: float) -> Output:
         rows, labels, visual, features = zip(*(self.splice(s, p) for s, p in zip(samples, pixels)))
         lengths = [len(row) for row in rows]
         embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T, D)
         labels = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORE)  # (B, T)
         positions = torch.arange(embeds.shape[1])
         mask = (positions < torch.tensor(lengths)[:, None]).long()
+        self.added = self.residual_value(embeds, visual, features)
         decoder = self.llava.model.language_model(
             inputs_embeds=embeds,
             attention_mask=mask,
@@ -127,8 +164,8 @@ class Network(nn.Module):
         logits = self.llava.lm_head(hidden[-1])
         assert (labels != IGNORE).any(), "a micro-batch without a target has no mean"
         lm = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
-        vra, targets = self.alignment(hidden, visual, pixels)
-        return Output(lm + self.vra["weight"] * vra, lm, vra, lengths, labels, hidden, logits, list(features), targets)
+        vra, targets = self.alignment(samples, hidden, visual, features, pixels)
+        return Output(lm + vra_weight * vra, lm, vra, lengths, labels, hidden, logits, list(features), targets)
 
     def splice(self, sample: Sample, pixels: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Embeddings (T, D) with the image's rows in place, labels (T,), mask of visual positions (T,), CLIP features."""
@@ -155,29 +192,69 @@ class Network(nn.Module):
         features = torch.cat([states[layer] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
         return features[0, 1 if config.vision_feature_select_strategy == "default" else 0 :]
 
+    def residual_value(self, embeds: Tensor, visual: tuple[Tensor, ...], features: tuple[Tensor | None, ...]) -> Tensor | None:
+        """What is added behind the chosen layers. (B, T, D)"""
+        if not self.residual["enabled"]:
+            return None
+        if self.residual["positions"] == "all":
+            return embeds
+        value = torch.zeros_like(embeds)
+        for b, at in enumerate(visual):
+            if not at.any():
+                continue
+            # A cut picture has fewer rows left than the encoder yields.
+            if self.residual_projector is None:
+                rows = self.llava.model.multi_modal_projector(features[b])
+            else:
+                rows = self.residual_projector["linear"](features[b])
+            value[b, : len(at)][at] = rows[: int(at.sum())]
+        return value
+
+    def add_residual(self, layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        return output + self.added
+
     def alignment(
-        self, hidden: tuple[Tensor, ...], visual: tuple[Tensor, ...], pixels: list[Tensor | None]
+        self,
+        samples: list[Sample],
+        hidden: tuple[Tensor, ...],
+        visual: tuple[Tensor, ...],
+        features: tuple[Tensor | None, ...],
+        pixels: list[Tensor | None],
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Mean over contributing rows and target layers of -cos(P(h), y); 0 if no row contributes.
+        """Mean over contributing rows and target layers of the objective; 0 if no row contributes.
 
         A row contributes if it holds exactly one image's visual tokens after truncation.
         """
         targets: list[Tensor | None] = [None] * len(visual)
-        if self.alignment_projector is None:
+        if not self.vra["enabled"]:
             return torch.zeros(()), targets
         losses = []
         for b, at in enumerate(visual):
             if pixels[b] is None or at.sum() != self.grid() ** 2:
                 continue
-            targets[b] = self.teacher_features(pixels[b])
+            if self.vra["only_coco"] and not samples[b].image.startswith("coco"):
+                continue
+            targets[b] = self.target(features[b], pixels[b])
             for j, layer in enumerate(self.vra["layers"]):
-                projector = self.alignment_projector
-                projector = projector[j] if self.vra["multiple_projectors"] else projector
-                states = projector(hidden[layer][b, : len(at)][at])  # (N, d)
-                cosine = (F.normalize(states, dim=-1) * F.normalize(targets[b], dim=-1)).sum(-1)
-                losses.append(-cosine.mean())
+                states = hidden[layer][b, : len(at)][at]  # (N, D)
+                if self.alignment_projector is not None:
+                    projector = self.alignment_projector
+                    states = (projector[j] if self.vra["multiple_projectors"] else projector)(states)  # (N, d)
+                losses.append(OBJECTIVES[self.vra["objective"]](states, targets[b]))
         return torch.stack(losses).mean() if losses else torch.zeros(()), targets
 
+    @torch.no_grad()
+    def target(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """What a picture's states are compared with. (N, d)"""
+        match self.vra["target"]:
+            case "teacher":
+                return self.teacher_features(pixels)
+            case "encoder":
+                return features
+            case "post_projection":
+                return self.llava.model.multi_modal_projector(features)
+
+    @torch.no_grad()
     def teacher_features(self, pixels: Tensor) -> Tensor:
         """The teacher's features on the grid of the visual tokens. (N, d)"""
         norm = (self.processor.image_mean, self.processor.image_std)

@@ -3,15 +3,17 @@
 import copy
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from data import IGNORE, load_pixels, load_samples
 from network import Network, Output
+from start import first_values
 from teachers import Teacher
 
 torch.use_deterministic_algorithms(True)
@@ -27,11 +29,16 @@ DEFAULTS = {
         "target": "teacher",
         "layers": [16],
         "weight": 0.5,
+        "weight_schedule": "constant",
+        "weight_end": 0.0,
         "projector_dim": 2048,
         "multiple_projectors": False,
+        "use_projector": True,
         "projector_frozen": False,
+        "only_coco": False,
         "pixel_norm": "native",
     },
+    "residual": {"enabled": False, "source": "post_projection", "layers": [16], "positions": "visual"},
     "lora": {
         "r": 128,
         "alpha": 256,
@@ -42,10 +49,13 @@ DEFAULTS = {
         "train": "train.json",
         "images": "images",
         "template": "vicuna_v1",
+        "qwen_supervise_final_eos": False,
         "image_aspect": "pad",
         "order": "group_by_modality_length",
     },
     "train": {
+        "stage": "finetune",
+        "method": "lora",
         "epochs": 1,
         "steps": 0,
         "batch": 16,
@@ -60,6 +70,7 @@ DEFAULTS = {
         "max_grad_norm": 0.0,
         "max_length": 2048,
         "precision": "bf16",
+        "seed": 42,
     },
 }
 
@@ -79,17 +90,16 @@ class Step:
     supervised_tokens: int
 
 
-def read_config(path: Path) -> dict:
-    """The configuration with defaults filled in and paths made absolute."""
-    given = tomllib.loads(path.read_text())
+def read_config(path: Path, assignments: Iterable[str] = ()) -> dict:
+    """The configuration with defaults filled in, `section.key=value` assignments applied and paths made absolute."""
     config = copy.deepcopy(DEFAULTS)
-    for section, values in given.items():
-        config.setdefault(section, {}).update(values)
+    for given in [path.read_text(), *assignments]:
+        for section, values in tomllib.loads(given).items():
+            config.setdefault(section, {}).update(values)
     for section, key in [("model", "path"), ("model", "adapter"), ("vra", "teacher"), ("data", "train"), ("data", "images")]:
         if config[section][key] is not None:
             config[section][key] = str((path.parent / config[section][key]).resolve())
-    fixed = [("vra", "objective", "cosine"), ("vra", "target", "teacher"), ("data", "order", "sequential")]
-    fixed += [("train", "schedule", "cosine"), ("train", "precision", "f32")]
+    fixed = [("data", "order", "sequential"), ("train", "schedule", "cosine"), ("train", "precision", "f32")]
     for section, key, value in fixed:
         assert config[section][key] == value, f"{section}.{key}: the reference knows {value!r} only"
     return config
@@ -99,29 +109,47 @@ class Trainer:
     network_type: type[Network] = Network
 
     def __init__(self, config: dict, adapter: Path | None = None, teacher: Teacher | None = None):
-        self.options, self.data = config["train"], config["data"]
+        self.options, self.data, self.vra = config["train"], config["data"], config["vra"]
         start = adapter or (config["model"]["adapter"] and Path(config["model"]["adapter"]))
         self.network = self.network_type(config, start, teacher)
+        if start is None:
+            first_values(self.network, config["train"]["seed"])
         tokenizer = Tokenizer.from_file(str(Path(config["model"]["path"]) / "tokenizer.json"))
-        self.samples = load_samples(Path(self.data["train"]), tokenizer, self.data["template"])
+        self.samples = load_samples(
+            Path(self.data["train"]), tokenizer, self.data["template"], self.data["qwen_supervise_final_eos"]
+        )
         global_batch = self.options["batch"] * self.options["accumulation"]
         assert len(self.samples) % global_batch == 0, "the end of an epoch must not split a step"
         self.steps = self.options["steps"] or self.options["epochs"] * len(self.samples) // global_batch
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.AdamW:
-        """Four groups, {projector, rest} x {decay, no decay}; biases (there are no trained norms) do not decay."""
+        """Four groups, {projector, rest} x {decay, no decay}; biases and norms do not decay."""
         o = self.options
         groups = []
         for lr, is_projector in [(o["lr"], False), (o["projector_lr"], True)]:
-            for decay, is_bias in [(o["weight_decay"], False), (0.0, True)]:
+            for decay, is_exempt in [(o["weight_decay"], False), (0.0, True)]:
                 parameters = [
                     parameter
                     for name, parameter in self.network.trainable().items()
-                    if name.startswith("multi_modal_projector") == is_projector and name.endswith("bias") == is_bias
+                    if name.startswith("multi_modal_projector") == is_projector
+                    and (name.endswith("bias") or name in self.norms()) == is_exempt
                 ]
                 groups.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
         return torch.optim.AdamW([g for g in groups if g["params"]], betas=tuple(o["betas"]), eps=o["eps"], foreach=False)
+
+    def norms(self) -> set[str]:
+        """Names of the trained tensors that belong to norms, told by their modules' types."""
+        norms = [m for m in self.network.modules() if isinstance(m, (LlamaRMSNorm, torch.nn.LayerNorm))]
+        ids = {id(parameter) for module in norms for parameter in module.parameters()}
+        return {name for name, parameter in self.network.trainable().items() if id(parameter) in ids}
+
+    def vra_weight(self, step: int) -> float:
+        """From `weight` at the first step to `weight_end` at the last."""
+        first, end, progress = self.vra["weight"], self.vra["weight_end"], step / max(self.steps - 1, 1)
+        left = {"constant": 1, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+        kind = self.vra["weight_schedule"]
+        return first if kind == "constant" else end + (first - end) * left[kind]
 
     def run(self) -> Iterator[tuple[Step, list[Output]]]:
         """Yields after the backward passes of each step and before the update; gradients are those before clipping."""
@@ -162,7 +190,8 @@ class Trainer:
         """Forward of the `index`-th micro-batch; the records are gone through in order, again and again."""
         first = index * self.options["batch"]
         samples = [self.samples[(first + i) % len(self.samples)] for i in range(self.options["batch"])]
-        return self.network(samples, [self.pixels(sample.image) for sample in samples])
+        weight = self.vra_weight(index // self.options["accumulation"])
+        return self.network(samples, [self.pixels(sample.image) for sample in samples], weight)
 
     def pixels(self, image: str | None) -> torch.Tensor | None:
         if image is None:

@@ -372,6 +372,11 @@ impl Graph {
         self.push(ops::cosine_align::CosineAlign {}, &[p, y])
     }
 
+    /// Rows of `x (n, d)` scaled to norm 1; rows of zeros stay.
+    pub fn unit_rows(&mut self, x: Value) -> Value {
+        self.push(ops::unit_rows::UnitRows {}, &[x])
+    }
+
     /// Euclidean norm over all elements of all arguments, as a scalar.
     pub fn global_norm(&mut self, tensors: &[Value]) -> Value {
         self.push(ops::global_norm::GlobalNorm {}, tensors)

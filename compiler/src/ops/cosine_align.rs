@@ -25,8 +25,8 @@ op! {
             cx.give(position, |cx| {
                 let graph = &mut *cx.graph;
                 let rows = graph.shape(x)[0];
-                let (unit, inverse, clamped) = unit_rows(graph, x);
-                let (other, ..) = unit_rows(graph, other);
+                let (unit, inverse, clamped) = normalised(graph, x);
+                let (other, ..) = normalised(graph, other);
                 let product = graph.mul(unit, other);
                 let cosine = graph.sum(product, &[1]);
                 // Below the floor the norm is a constant, and only the first term is left.
@@ -47,8 +47,8 @@ op! {
 
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let rows = graph.shape(args[0])[0];
-        let (u, ..) = unit_rows(graph, args[0]);
-        let (v, ..) = unit_rows(graph, args[1]);
+        let (u, ..) = normalised(graph, args[0]);
+        let (v, ..) = normalised(graph, args[1]);
         let product = graph.mul(u, v);
         let cosine = graph.sum(product, &[1]);
         Some(graph.reshape(cosine, &[rows]))
@@ -60,7 +60,7 @@ op! {
 }
 
 /// `(x / max(|x|, floor) (n, d), 1 / max(|x|, floor) (n, 1), whether |x| is below the floor (n, 1))`
-fn unit_rows(graph: &mut Graph, x: Value) -> (Value, Value, Value) {
+pub(super) fn normalised(graph: &mut Graph, x: Value) -> (Value, Value, Value) {
     let square = graph.mul(x, x);
     let sum = graph.sum(square, &[1]);
     let norm = graph.sqrt(sum);

@@ -186,6 +186,6 @@ registry! {
     "kernel": { dot::Dot, gather::Gather, scatter::Scatter }
     "composite": {
         rms_norm::RmsNorm, layer_norm::LayerNorm, swiglu::SwiGlu, rope::Rope, lora_linear::LoraLinear, attention::Attention, attention_grad::AttentionGrad,
-        cross_entropy::CrossEntropy, cosine_align::CosineAlign, global_norm::GlobalNorm, adamw::AdamW,
+        cross_entropy::CrossEntropy, cosine_align::CosineAlign, unit_rows::UnitRows, global_norm::GlobalNorm, adamw::AdamW,
     }
 }

@@ -8,14 +8,21 @@ use std::path::Path;
 use super::targets::path;
 use super::{AdapterError, LoraConfig};
 use crate::config::{LlavaConfig, TextConfig};
-use crate::graph::projector::Alignment;
 use crate::graph::{LinearMap, adapter_key};
 use crate::weights::{CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, safetensors_pieces};
 
 const CONFIG: &str = "adapter_config.json";
 const LORA: &str = "adapter_model.safetensors";
 const PROJECTOR: &str = "mm_projector.safetensors";
-const ALIGNMENT: &str = "alignment_projector.safetensors";
+/// Files of the modules around the decoder: the prefix of their tensors, the name, and what decides their form.
+const MODULES: [(&str, &str, &str); 2] = [
+    (
+        "alignment_projector.",
+        "alignment_projector.safetensors",
+        "check vra.enabled, vra.target, vra.layers, vra.projector_dim, vra.multiple_projectors and the teacher",
+    ),
+    ("residual_projector.", "residual_projector.safetensors", "check residual.enabled and residual.source"),
+];
 
 /// A trained tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,20 +48,21 @@ pub struct Adapter {
     /// Shape of the LoRA part; `None` if there is none.
     pub lora: Option<LoraConfig>,
     /// Trained tensors by canonical name: `model.language_model.layers.N.….lora_A.weight`,
-    /// `model.multi_modal_projector.…`, `alignment_projector.…`.
+    /// `model.multi_modal_projector.…`, `alignment_projector.…`, `residual_projector.…`.
     pub parameters: BTreeMap<String, Parameter>,
 }
 
 impl Adapter {
-    /// Reads a directory. `alignment` lists the alignment projectors that the run will train, none if it trains none.
+    /// Reads a directory. `modules` lists the tensors of the modules that the run has besides the model's own: of
+    /// alignment projectors and the residual's adapter.
     ///
-    /// Each of the three parts may be absent as a whole; the caller then starts it from the base model or afresh. A
+    /// Each part may be absent as a whole; the caller then starts it from the base model or afresh. A
     /// part that is there must be complete, and must be one that the run knows.
     ///
     /// # Errors
     /// The directory holds no part, a file is damaged, the configuration asks for something that is not implemented, a
     /// key matches no tensor, or a tensor of a part has no key or another shape.
-    pub fn read(dir: &Path, model: &LlavaConfig, alignment: &[Alignment]) -> Result<Self, AdapterError> {
+    pub fn read(dir: &Path, model: &LlavaConfig, modules: &[TensorSpec]) -> Result<Self, AdapterError> {
         let mut adapter = Self { lora: None, parameters: BTreeMap::new() };
         let has = |name: &str| dir.join(name).is_file();
         if has(CONFIG) || has(LORA) {
@@ -75,10 +83,9 @@ impl Adapter {
             let required = Inventory::multi_modal_projector(model).required;
             adapter.load(&dir.join(PROJECTOR), required, "check that it belongs to this model")?;
         }
-        if has(ALIGNMENT) {
-            let required = alignment.iter().flat_map(|one| alignment_tensors(one, model.text.hidden_size)).collect();
-            let hint = "check vra.enabled, vra.layers, vra.projector_dim, vra.multiple_projectors and the teacher";
-            adapter.load(&dir.join(ALIGNMENT), required, hint)?;
+        for (prefix, file, hint) in MODULES.into_iter().filter(|(_, file, _)| has(file)) {
+            let required = modules.iter().filter(|tensor| tensor.name.starts_with(prefix)).cloned().collect();
+            adapter.load(&dir.join(file), required, hint)?;
         }
         if adapter.parameters.is_empty() {
             let problem = "there is no adapter_config.json and no projector file in it; check the path";
@@ -111,20 +118,13 @@ impl Adapter {
     /// The directory's files as they will be, for whoever writes them. `dir` is for messages.
     ///
     /// # Errors
-    /// A tensor belongs to none of the three parts, or the LoRA part has tensors without a configuration or the reverse.
+    /// A tensor belongs to no part, or the LoRA part has tensors without a configuration or the reverse.
     pub fn files(&self, dir: &Path) -> Result<Vec<AdapterFile<'_>>, AdapterError> {
         let mut parts: BTreeMap<&str, Vec<TensorOut<'_>>> = BTreeMap::new();
         for (name, parameter) in &self.parameters {
             let key = adapter_key(name);
-            let file = [
-                ("base_model.model.", LORA),
-                ("multi_modal_projector.", PROJECTOR),
-                ("alignment_projector.", ALIGNMENT),
-            ]
-            .into_iter()
-            .find_map(|(prefix, file)| key.starts_with(prefix).then_some(file));
             let problem = "it is no part of an adapter";
-            let file = file.ok_or_else(|| not_writable(dir, name, problem))?;
+            let file = file_of(&key).ok_or_else(|| not_writable(dir, name, problem))?;
             parts.entry(file).or_default().push(TensorOut::f32(key, parameter.shape.clone(), &parameter.values));
         }
         match (&self.lora, parts.contains_key(LORA)) {
@@ -140,6 +140,11 @@ impl Adapter {
             files.push(AdapterFile { name: CONFIG, pieces: vec![Cow::Owned(lora.to_json().into_bytes())] });
         }
         Ok(files)
+    }
+
+    /// Whether the tensor of this canonical name belongs into an adapter directory; others are the model's own.
+    pub fn holds(name: &str) -> bool {
+        file_of(&adapter_key(name)).is_some()
     }
 
     /// Loads a file whose keys, in any dialect, must be exactly the required tensors.
@@ -173,6 +178,13 @@ impl Adapter {
     }
 }
 
+/// The file that the tensor with this key belongs to.
+fn file_of(key: &str) -> Option<&'static str> {
+    let modules = MODULES.map(|(prefix, file, _)| (prefix, file));
+    let mut files = [("base_model.model.", LORA), ("multi_modal_projector.", PROJECTOR)].into_iter().chain(modules);
+    files.find_map(|(prefix, file)| key.starts_with(prefix).then_some(file))
+}
+
 /// A (rank, inputs) and B (outputs, rank) of every adapted linear map.
 fn lora_tensors(lora: &LoraConfig, text: &TextConfig) -> Vec<TensorSpec> {
     let mut tensors = Vec::new();
@@ -197,24 +209,6 @@ fn shape(map: LinearMap, text: &TextConfig) -> [usize; 2] {
         LinearMap::Gate | LinearMap::Up => [wide, hidden],
         LinearMap::Down => [hidden, wide],
     }
-}
-
-/// The three linear layers of an alignment projector for states of `inputs` numbers.
-fn alignment_tensors(projector: &Alignment, inputs: usize) -> Vec<TensorSpec> {
-    let index = projector.index.map(|index| format!("{index}.")).unwrap_or_default();
-    let layers = [
-        ("0", inputs, projector.hidden),
-        ("2", projector.hidden, projector.hidden),
-        ("4", projector.hidden, projector.outputs),
-    ];
-    let tensors = layers.map(|(layer, inputs, outputs)| {
-        let name = format!("alignment_projector.{index}projector.{layer}");
-        [
-            TensorSpec::new(format!("{name}.weight"), [outputs, inputs]),
-            TensorSpec::new(format!("{name}.bias"), [outputs]),
-        ]
-    });
-    tensors.into_iter().flatten().collect()
 }
 
 fn not_writable(dir: &Path, name: &str, problem: &'static str) -> AdapterError {

@@ -5,6 +5,7 @@
 //! | `adapter_config.json`, `adapter_model.safetensors` | LoRA, as PEFT writes it for the library's LLaVA model |
 //! | `mm_projector.safetensors` | the multi-modal projector |
 //! | `alignment_projector.safetensors` | the alignment projectors |
+//! | `residual_projector.safetensors` | the residual's adapter |
 //!
 //! In memory tensors have their canonical names; the files' keys are those of [`adapter_key`](crate::graph::adapter_key).
 //! Reading is all or nothing: a key that matches no tensor, and a tensor without a key, are errors that name it.

@@ -37,7 +37,7 @@ pub enum BatchInput {
     TargetIds,
     /// Weight of its loss: 1 over the number of supervised tokens, 0 in unused slots; `f32[S]`.
     TargetWeights,
-    /// Position of each visual token that takes part in the alignment, `NO_ROW` for the others; `u32[I·N]`.
+    /// Position of each visual token of a picture that was not cut, `NO_ROW` for the others; `u32[I·N]`.
     VraPositions,
     /// Weight of its loss: 1 over N and the number of pictures that take part, 0 for the others; `f32[I·N]`.
     VraWeights,

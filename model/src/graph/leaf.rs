@@ -10,6 +10,8 @@ pub struct Trainable {
     pub projector: bool,
     /// The alignment projectors.
     pub alignment: bool,
+    /// The residual's adapter.
+    pub residual: bool,
     /// LoRA's matrices.
     pub adapters: bool,
     /// The decoder's own tensors: embedding table, layers, norms and head.
@@ -18,13 +20,14 @@ pub struct Trainable {
 
 impl Trainable {
     /// Nothing: inference.
-    pub const NOTHING: Self = Self { projector: false, alignment: false, adapters: false, language: false };
+    pub const NOTHING: Self =
+        Self { projector: false, alignment: false, residual: false, adapters: false, language: false };
     /// Stage 1, the multi-modal projector alone.
     pub const PRETRAIN: Self = Self { projector: true, ..Self::NOTHING };
-    /// Stage 2 with LoRA: the adapters and both projectors.
-    pub const LORA: Self = Self { projector: true, alignment: true, adapters: true, language: false };
-    /// Stage 2 on all tensors of the decoder, and both projectors.
-    pub const FULL: Self = Self { projector: true, alignment: true, adapters: false, language: true };
+    /// Stage 2 with LoRA: the adapters and all modules around the decoder.
+    pub const LORA: Self = Self { projector: true, alignment: true, residual: true, adapters: true, language: false };
+    /// Stage 2 on all tensors of the decoder, and all modules around it.
+    pub const FULL: Self = Self { adapters: false, language: true, ..Self::LORA };
 
     /// Whether the tensor of this name is trained.
     pub fn contains(self, name: &str) -> bool {
@@ -32,6 +35,7 @@ impl Trainable {
             Part::Frozen => false,
             Part::Projector => self.projector,
             Part::Alignment => self.alignment,
+            Part::Residual => self.residual,
             Part::Adapter => self.adapters,
             Part::Language => self.language,
         }
@@ -49,7 +53,7 @@ pub fn adapter_key(name: &str) -> String {
     match part_of(name) {
         Part::Adapter => format!("base_model.model.{name}"),
         Part::Projector => name.strip_prefix("model.").unwrap_or(name).to_owned(),
-        Part::Alignment | Part::Language | Part::Frozen => name.to_owned(),
+        Part::Alignment | Part::Residual | Part::Language | Part::Frozen => name.to_owned(),
     }
 }
 
@@ -59,15 +63,17 @@ pub(super) enum Part {
     Frozen,
     Projector,
     Alignment,
+    Residual,
     Adapter,
     Language,
 }
 
 /// What the tensor of this name belongs to.
 pub(super) fn part_of(name: &str) -> Part {
-    const PREFIXES: [(&str, Part); 4] = [
+    const PREFIXES: [(&str, Part); 5] = [
         ("model.multi_modal_projector.", Part::Projector),
         ("alignment_projector.", Part::Alignment),
+        ("residual_projector.", Part::Residual),
         ("model.language_model.", Part::Language),
         ("lm_head.", Part::Language),
     ];
@@ -143,11 +149,13 @@ mod tests {
         let base = "model.language_model.layers.3.mlp.up_proj.weight";
         let projector = "model.multi_modal_projector.linear_1.bias";
         let alignment = "alignment_projector.1.projector.4.weight";
-        let trained = |policy: Trainable| [lora, base, projector, alignment].map(|name| policy.contains(name));
-        assert_eq!(trained(Trainable::NOTHING), [false; 4]);
-        assert_eq!(trained(Trainable::PRETRAIN), [false, false, true, false]);
-        assert_eq!(trained(Trainable::LORA), [true, false, true, true]);
-        assert_eq!(trained(Trainable::FULL), [false, true, true, true]);
+        let residual = "residual_projector.linear.weight";
+        let trained =
+            |policy: Trainable| [lora, base, projector, alignment, residual].map(|name| policy.contains(name));
+        assert_eq!(trained(Trainable::NOTHING), [false; 5]);
+        assert_eq!(trained(Trainable::PRETRAIN), [false, false, true, false, false]);
+        assert_eq!(trained(Trainable::LORA), [true, false, true, true, true]);
+        assert_eq!(trained(Trainable::FULL), [false, true, true, true, true]);
         for name in ["model.vision_tower.pre_layrnorm.weight", "teacher.layernorm.weight", "rope.cos@4x2,theta=10000"] {
             assert!(![Trainable::LORA, Trainable::FULL].iter().any(|policy| policy.contains(name)), "{name}");
         }

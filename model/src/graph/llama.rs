@@ -5,6 +5,7 @@ use viral_compiler::{Graph, Value};
 
 use super::leaf::{Leaves, Trainable};
 use super::lora::{Adapters, LinearMap};
+use super::residual::Residual;
 use super::source::{LeafSource, RopePart};
 use super::{extents, lora};
 use crate::config::TextConfig;
@@ -15,12 +16,14 @@ pub use viral_compiler::passes::BLOCK;
 /// All `L + 1` states `(B, T, D)` of the decoder on embeddings `h0 (B, T, D)`.
 ///
 /// Entry 0 is `h0`, entry `k < L` the residual stream after layer `k` (counted from 1), and entry `L` the stream after the
-/// last layer **and the final norm**: the index convention of VIRAL's target layers. Attention is causal and positions count
+/// last layer **and the final norm**: the index convention of VIRAL's target layers. A residual is part of the stream
+/// behind its layers, so of entry `k` too. Attention is causal and positions count
 /// from 0 in every row, so rows are padded on the right.
 pub fn hidden_states(
     g: &mut Graph,
     config: &TextConfig,
     adapters: Option<&Adapters>,
+    residual: Option<&Residual>,
     trainable: Trainable,
     h0: Value,
 ) -> Vec<Value> {
@@ -35,6 +38,9 @@ pub fn hidden_states(
             states.push(input);
             layers.layer(g, &leaves.under(&format!("layers.{index}")), input)
         });
+        if let Some(residual) = residual.filter(|residual| residual.layers.contains(&(index + 1))) {
+            h = g.scoped("residual", |g| g.add(h, residual.value));
+        }
     }
     states.push(g.scoped("norm", |g| leaves.rms_norm(g, "norm", h, config.rms_norm_eps)));
     states

@@ -6,6 +6,7 @@
 //! * [`vision`] turns pixels into features, [`projector::multi_modal`] those into visual tokens;
 //! * [`llava`] puts visual and text tokens into one sequence and, at the far end, makes logits of the supervised
 //!   positions; [`llama`] is the decoder in between, with [`Adapters`] on its linear maps;
+//! * [`residual`] is what may be added to the decoder's states;
 //! * [`teachers`] has the vision models that provide targets, [`pixels`] makes their input out of the tower's, and [`projector::Alignment`] maps the decoder's
 //!   states to its width.
 //!
@@ -19,6 +20,7 @@ pub mod llama;
 pub mod llava;
 pub mod pixels;
 pub mod projector;
+pub mod residual;
 pub mod teachers;
 pub mod vision;
 

@@ -18,7 +18,7 @@ pub enum Origin {
     Model,
     /// The teacher's checkpoint.
     Teacher,
-    /// The adapter directory, or a fresh initialisation: LoRA's matrices and the alignment projectors.
+    /// The adapter directory, or a fresh initialisation: LoRA's matrices and the modules around the decoder.
     Adapter,
 }
 
@@ -299,7 +299,7 @@ fn origin_of(leaf: &str) -> (Origin, &str) {
         return (Origin::Teacher, name);
     }
     match part_of(leaf) {
-        Part::Adapter | Part::Alignment => (Origin::Adapter, leaf),
+        Part::Adapter | Part::Alignment | Part::Residual => (Origin::Adapter, leaf),
         Part::Projector | Part::Language | Part::Frozen => (Origin::Model, leaf),
     }
 }

@@ -162,14 +162,22 @@ sections! {
         target: VraTarget = VraTarget::Teacher;
         /// Hidden states that are aligned: 0 is the input of the language model, k the output of its k-th layer.
         layers: Vec<usize> = vec![16];
-        /// Factor of the alignment loss.
+        /// Factor of the alignment loss, at the first step.
         weight: f64 = 0.5, NOT_NEGATIVE;
+        /// How the factor goes from weight to weight_end over the run.
+        weight_schedule: WeightSchedule = WeightSchedule::Constant;
+        /// Factor of the alignment loss at the last step, where it is not constant.
+        weight_end: f64 = 0.0, NOT_NEGATIVE;
         /// Width of the alignment projector's two inner layers.
         projector_dim: usize = 2048, AT_LEAST_ONE;
         /// One alignment projector per aligned layer instead of one for all.
         multiple_projectors: bool = false;
+        /// Compare through the alignment projector; only the relation objective can do without.
+        use_projector: bool = true;
         /// Keep the alignment projector as it was initialised.
         projector_frozen: bool = false;
+        /// Align only pictures whose path in the dataset begins with `coco`.
+        only_coco: bool = false;
         /// How pictures are normalised for the teacher.
         pixel_norm: PixelNorm = PixelNorm::Native;
         /// Which picture the teacher sees.
@@ -210,6 +218,8 @@ sections! {
         images: PathBuf = "images".into();
         /// How a conversation becomes text.
         template: Template = Template::VicunaV1;
+        /// With the qwen_2 template, supervise the end token of a conversation's last answer too.
+        qwen_supervise_final_eos: bool = false;
         /// How a picture becomes square.
         image_aspect: ImageAspect = ImageAspect::Pad;
         /// Order in which samples are drawn.

@@ -5,17 +5,11 @@ use std::hash::Hash;
 use std::path::Path;
 
 use super::keys::{self, Config, Key};
+use super::values::{Method, Objective, ResidualPositions, ResidualSource, Stage, VraTarget};
 use crate::error::{Error, Kind, Result};
 
 /// Values that this version carries out. A key that is not listed supports every value it accepts.
-const AVAILABLE: &[(&str, &[&str])] = &[
-    ("vra.objective", &["cosine"]),
-    ("vra.target", &["teacher"]),
-    ("residual.enabled", &["false"]),
-    ("train.stage", &["finetune"]),
-    ("train.method", &["lora"]),
-    ("train.precision", &["f32"]),
-];
+const AVAILABLE: &[(&str, &[&str])] = &[("train.precision", &["f32"])];
 
 /// Whether this version carries out `value` of the key called `path`.
 pub(super) fn is_available(path: &str, value: &str) -> bool {
@@ -61,7 +55,45 @@ impl Config {
         if let Some(layer) = repeated(&self.vra.layers) {
             return Err(refuse("vra.layers", format!("`vra.layers` names {layer} twice"), "layers form a set", unique));
         }
-        if self.lora.targets.is_empty() {
+        if self.vra.enabled && !self.vra.use_projector && self.vra.objective != Objective::Relation {
+            return Err(refuse(
+                "vra.use_projector",
+                "`vra.use_projector` = false needs `vra.objective` = \"relation\"".into(),
+                "states and targets have different widths, which only self-similarities can be compared across",
+                "set vra.use_projector = true, or vra.objective = \"relation\"",
+            ));
+        }
+        if self.residual.enabled && self.residual.layers.is_empty() {
+            return Err(refuse(
+                "residual.layers",
+                "`residual.layers` is empty".into(),
+                "re-injection needs at least one layer",
+                "name a layer, for example layers = [16], or set residual.enabled = false",
+            ));
+        }
+        if let Some(layer) = repeated(&self.residual.layers) {
+            let what = format!("`residual.layers` names {layer} twice");
+            return Err(refuse("residual.layers", what, "layers form a set", unique));
+        }
+        let (source, positions) = (self.residual.source, self.residual.positions);
+        if self.residual.enabled && source == ResidualSource::PreProjection && positions == ResidualPositions::All {
+            return Err(refuse(
+                "residual.positions",
+                "`residual.positions` = \"all\" needs `residual.source` = \"post_projection\"".into(),
+                "the vision encoder has no features for text tokens",
+                "set residual.positions = \"visual\"",
+            ));
+        }
+        if self.train.stage == Stage::Pretrain && (self.vra.enabled || self.residual.enabled) {
+            let key = if self.vra.enabled { "vra.enabled" } else { "residual.enabled" };
+            return Err(refuse(
+                key,
+                format!("`{key}` = true does not go with `train.stage` = \"pretrain\""),
+                "the first stage trains the multi-modal projector on the language-model loss alone",
+                &format!("set {key} = false, or train.stage = \"finetune\""),
+            ));
+        }
+        if self.train.method == Method::Lora && self.train.stage == Stage::Finetune && self.lora.targets.is_empty() {
             return Err(refuse(
                 "lora.targets",
                 "`lora.targets` is empty".into(),
@@ -88,6 +120,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether a vision model of its own provides the targets.
+    pub(crate) fn needs_teacher(&self) -> bool {
+        self.vra.enabled && self.vra.target == VraTarget::Teacher
+    }
+
     /// Checks that what the configuration points to is there. What the files hold is checked when they are read.
     pub fn check_paths(&self) -> Result<()> {
         const CONFIG: Option<&str> = Some("config.json");
@@ -99,7 +136,7 @@ impl Config {
             // Which of these files must be there is the reader's to say: a projector alone is an adapter too.
             require_dir("model.adapter", adapter, None, expected)?;
         }
-        if self.vra.enabled {
+        if self.needs_teacher() {
             let expected = format!("{weights} of the vision model that provides the targets");
             require_dir("vra.teacher", &self.vra.teacher, CONFIG, &expected)?;
         }

@@ -21,6 +21,16 @@ choices! {
         PostProjection = "post_projection",
     }
 
+    /// How the factor of the alignment loss changes over the run.
+    WeightSchedule {
+        /// It stays.
+        Constant = "constant",
+        /// Along a straight line.
+        Linear = "linear",
+        /// Along half a cosine.
+        Cosine = "cosine",
+    }
+
     /// How the pictures are normalised before the teacher sees them.
     PixelNorm {
         /// With the teacher's own mean and deviation.

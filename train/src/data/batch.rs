@@ -13,6 +13,8 @@ pub struct Row {
     pub sample: Sample,
     /// Its picture, present exactly if the sample has visual tokens. // (3, H, W)
     pub pixels: Option<Vec<f32>>,
+    /// Whether its picture may take part in the alignment; a cut one does not in any case.
+    pub aligned: bool,
     /// Why the row must not teach anything, if it must not: then it has neither targets nor alignment, and the
     /// micro-batch's means are those of the other rows.
     pub defect: Option<Defect>,
@@ -40,15 +42,15 @@ pub struct Batch {
     pub target_ids: Vec<u32>,
     /// 1 / supervised tokens for each of them, so that a weighted sum is the micro-batch mean; 0 in padding. // (S)
     pub target_weights: Vec<f32>,
-    /// Flat row of each visual token of a contributing picture; [`NONE`] elsewhere. // (I·N)
+    /// Flat row of each visual token of a whole picture; [`NONE`] where a picture was cut. // (I·N)
     pub vra_positions: Vec<u32>,
-    /// 1 / (contributing pictures · N) for each of them, else 0. // (I·N)
+    /// 1 / (contributing pictures · N) for the tokens of a contributing picture, else 0. // (I·N)
     pub vra_weights: Vec<f32>,
     /// Tokens without padding.
     pub tokens: usize,
     /// Supervised tokens. If 0, the language loss of the micro-batch is undefined and must not be used.
     pub supervised: usize,
-    /// Pictures that contribute to alignment: all N visual tokens are left after the cut.
+    /// Pictures that contribute to alignment: they may, and all N visual tokens are left after the cut.
     pub contributing: usize,
     /// Names of the samples, in row order.
     pub samples: Vec<String>,
@@ -66,7 +68,8 @@ impl Batch {
         let picture_len = 3 * geometry.image_side * geometry.image_side;
         let teaching = || rows.iter().filter(|row| row.defect.is_none());
         let supervised: usize = teaching().map(|row| row.sample.targets.len()).sum();
-        let contributing = teaching().filter(|row| per_picture > 0 && row.sample.visual_len == per_picture).count();
+        let is_whole = |row: &Row| row.defect.is_none() && per_picture > 0 && row.sample.visual_len == per_picture;
+        let contributing = rows.iter().filter(|row| is_whole(row) && row.aligned).count();
         let target_weight = 1.0 / supervised.max(1) as f32;
         let vra_weight = 1.0 / (contributing * per_picture).max(1) as f32;
 
@@ -106,10 +109,9 @@ impl Batch {
             for offset in 0..sample.visual_len {
                 batch.visual_index[first + offset] = (picture * per_picture + offset) as u32;
             }
-            let contributes = row.defect.is_none() && sample.visual_len == per_picture;
             for offset in 0..per_picture {
-                batch.vra_positions.push(if contributes { (first + offset) as u32 } else { NONE });
-                batch.vra_weights.push(if contributes { vra_weight } else { 0.0 });
+                batch.vra_positions.push(if is_whole(row) { (first + offset) as u32 } else { NONE });
+                batch.vra_weights.push(if is_whole(row) && row.aligned { vra_weight } else { 0.0 });
             }
             match &row.pixels {
                 Some(pixels) if pixels.len() == picture_len => batch.pixels.extend_from_slice(pixels),
@@ -141,7 +143,9 @@ mod tests {
         let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORED } else { id }).collect();
         let encoded = Encoded { ids: ids.to_vec(), labels };
         match Sample::splice(&encoded, GEOMETRY) {
-            Ok(sample) => Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), defect: None },
+            Ok(sample) => {
+                Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), aligned: true, defect: None }
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -186,6 +190,15 @@ mod tests {
         assert_eq!(batch.vra_positions, [NONE, NONE, 16, 17]);
         assert_eq!(batch.vra_weights, [0.0, 0.0, 0.5, 0.5]);
         assert_eq!(batch.contributing, 1);
+    }
+
+    #[test]
+    fn a_picture_that_is_not_aligned_has_no_weight() {
+        let mut rows = [row("a", &[IMAGE, 3], 1, Some(1.0)), row("b", &[IMAGE, 3], 1, Some(2.0))];
+        rows[0].aligned = false;
+        let batch = Batch::assemble(&rows, GEOMETRY);
+        assert_eq!(batch.vra_positions, [0, 1, 16, 17]);
+        assert_eq!((batch.vra_weights, batch.contributing), (vec![0.0, 0.0, 0.5, 0.5], 1));
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Dataset {
         let entry = self.entry(position)?;
         let record = self.read(entry)?;
         let sample = self.sample(entry, &record, prepare, geometry)?;
-        let mut row = Row { name: self.name(entry, &record), sample, pixels: None, defect: None };
+        let (name, aligned) = (self.name(entry, &record), prepare.aligned(&record));
+        let mut row = Row { name, sample, pixels: None, aligned, defect: None };
         if row.sample.visual_len > 0 {
             match self.pixels(entry, &record, prepare) {
                 Ok(pixels) => row.pixels = Some(pixels),

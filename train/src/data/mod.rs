@@ -31,4 +31,4 @@ pub use loader::{Loader, MicroBatch};
 pub use record::{Record, Role, Turn};
 pub use sample::{Geometry, NONE, Prepare, Sample, SampleShape};
 pub use sampler::{Sampler, Step, StepPlan};
-pub use schedule::LrSchedule;
+pub use schedule::{LrSchedule, VraWeight};

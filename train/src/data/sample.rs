@@ -25,6 +25,11 @@ pub trait Prepare: Send + Sync {
     /// # Errors
     /// The rule that the file breaks, with what was found.
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)>;
+
+    /// Whether the record's picture may take part in the alignment.
+    fn aligned(&self, _record: &Record) -> bool {
+        true
+    }
 }
 
 /// The sizes that decide a sample's shape.

@@ -1,6 +1,6 @@
 //! Learning-rate schedules: a factor in `0..=1`, common to both learning rates, for each optimiser step.
 
-use crate::config::Schedule;
+use crate::config::{Schedule, VraConfig, WeightSchedule};
 
 /// The learning rate over a run, as a factor on its peak. All arithmetic is `f64`, as in the reference.
 ///
@@ -38,6 +38,34 @@ impl LrSchedule {
     }
 }
 
+/// The factor of the alignment loss over a run, in `f64`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VraWeight {
+    schedule: WeightSchedule,
+    first: f64,
+    end: f64,
+    steps: u64,
+}
+
+impl VraWeight {
+    /// The configured factor over `steps` optimiser steps.
+    pub fn new(config: &VraConfig, steps: u64) -> Self {
+        Self { schedule: config.weight_schedule, first: config.weight, end: config.weight_end, steps }
+    }
+
+    /// The factor at optimiser step `step` (0-based): `vra.weight` at the first and, unless it is constant,
+    /// `vra.weight_end` at the last.
+    pub fn at(self, step: u64) -> f64 {
+        let progress = (step as f64 / self.steps.saturating_sub(1).max(1) as f64).min(1.0);
+        let left = match self.schedule {
+            WeightSchedule::Constant => return self.first,
+            WeightSchedule::Linear => 1.0 - progress,
+            WeightSchedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        };
+        self.end + (self.first - self.end) * left
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +99,21 @@ mod tests {
         assert_eq!(LrSchedule::new(Schedule::Cosine, 0, 0.03).factor(0), 1.0);
         assert_eq!(LrSchedule::new(Schedule::Cosine, 5, 1.0).factor(5), 1.0);
         assert_eq!(LrSchedule::new(Schedule::Cosine, 5, 0.0).factor(0), 1.0);
+    }
+
+    #[test]
+    fn the_weight_goes_from_its_first_to_its_last_value() {
+        let weight = |weight_schedule| {
+            VraWeight::new(&VraConfig { weight_schedule, weight: 0.5, weight_end: 0.1, ..VraConfig::default() }, 5)
+        };
+        let at = |schedule| [0, 1, 2, 4, 9].map(|step| weight(schedule).at(step));
+        let close =
+            |found: [f64; 5], expected: [f64; 5]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15);
+        assert_eq!(at(WeightSchedule::Constant), [0.5; 5]);
+        assert!(close(at(WeightSchedule::Linear), [0.5, 0.4, 0.3, 0.1, 0.1]));
+        let eighth = 0.1 + 0.4 * 0.5 * (1.0 + std::f64::consts::FRAC_1_SQRT_2);
+        assert!(close(at(WeightSchedule::Cosine), [0.5, eighth, 0.3, 0.1, 0.1]));
+        let one_step = VraConfig { weight_schedule: WeightSchedule::Linear, ..VraConfig::default() };
+        assert_eq!(VraWeight::new(&one_step, 1).at(0), 0.5);
     }
 }

@@ -7,12 +7,14 @@ use viral_model::adapter::{Adapter, LoraConfig};
 use viral_model::config::{ImageProcessorConfig, LlavaConfig};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::teachers::{self, InputPath, InputSize, Teacher};
-use viral_model::graph::{Interpolation, LeafSource, LinearMap, Origin, projector};
-use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap};
+use viral_model::graph::{Interpolation, LeafSource, LinearMap, Origin};
+use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap, TensorSpec};
 
 use super::Fingerprints;
 use super::errors;
 use super::prepare::Preparer;
+use super::session::new_tensors;
+use super::step_graph::trainable;
 use crate::config::{Config, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
 use crate::data::{Dataset, Geometry, Prepare, Sampler, StepPlan};
 use crate::error::{Error, Kind, Result};
@@ -61,7 +63,7 @@ impl Networks {
                 Ok(ImageProcessorConfig::clip(llava.vision.image_size))
             }
         })?;
-        let teacher = if config.vra.enabled {
+        let teacher = if config.needs_teacher() {
             directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
             Some(teachers::open(&config.vra.teacher)?)
         } else {
@@ -86,6 +88,14 @@ impl Networks {
                 "a LLaVA-NeXT cannot be trained yet",
                 "model_type is llava_next, whose pictures come in several tiles; training sees each as one square",
                 "use a model of model_type llava",
+            ));
+        }
+        let residual = config.residual.enabled.then_some(&config.residual.layers).into_iter().flatten();
+        if let Some(layer) = residual.copied().find(|layer| !(1..=layers).contains(layer)) {
+            return Err(errors::config(
+                format!("residual.layers names layer {layer}"),
+                format!("the language model has {layers} layers, counted from 1, behind which something can be added"),
+                format!("choose layers from 1 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
             ));
         }
         let Some(teacher) = &self.teacher else { return Ok(()) };
@@ -125,16 +135,6 @@ impl Networks {
             },
         }
     }
-
-    /// The alignment projectors of a run.
-    pub(crate) fn alignment(&self, config: &Config) -> Vec<projector::Alignment> {
-        let Some(teacher) = &self.teacher else { return Vec::new() };
-        let one = |index| projector::Alignment { hidden: config.vra.projector_dim, outputs: teacher.width(), index };
-        match config.vra.multiple_projectors {
-            true => (0..config.vra.layers.len()).map(|index| one(Some(index))).collect(),
-            false => vec![one(None)],
-        }
-    }
 }
 
 impl Bundle {
@@ -156,7 +156,9 @@ impl Bundle {
         };
         let adapter = match &config.model.adapter {
             Some(dir) => {
-                let adapter = Adapter::read(dir, &networks.llava, &networks.alignment(config))?;
+                let modules = new_tensors(config, &networks);
+                let modules = modules.into_iter().map(|(name, _, ty)| TensorSpec::new(name, ty.shape));
+                let adapter = Adapter::read(dir, &networks.llava, &modules.collect::<Vec<_>>())?;
                 check_lora(config, dir, adapter.lora.as_ref())?;
                 Some(adapter)
             }
@@ -243,6 +245,15 @@ pub(crate) fn lora_targets(config: &Config) -> Vec<LinearMap> {
 /// A starting adapter must have the shape that the run trains.
 fn check_lora(config: &Config, dir: &Path, stored: Option<&LoraConfig>) -> Result<()> {
     let Some(stored) = stored else { return Ok(()) };
+    if !trainable(config).adapters {
+        return Err(Error {
+            kind: Kind::Config,
+            what: "the starting adapter has LoRA matrices, which this run would leave out".into(),
+            place: dir.join("adapter_config.json").display().to_string(),
+            why: "train.stage and train.method train no LoRA adapters".into(),
+            hint: "merge the adapter into the model first, or set train.method = \"lora\"".into(),
+        });
+    }
     let describe = |rank: usize, alpha: f64, targets: &[LinearMap]| {
         let names: Vec<&str> = targets.iter().map(|map| map.name()).collect();
         format!("r = {rank}, alpha = {alpha}, targets = {}", names.join(", "))

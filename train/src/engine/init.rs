@@ -9,8 +9,8 @@ use super::bundle::Bundle;
 use crate::error::Result;
 use crate::random::Random;
 
-/// Deviation of the alignment projector's weights: what the reference's loader gives modules that a checkpoint lacks.
-const ALIGNMENT_STD: f64 = 0.02;
+/// Deviation of new modules' weights: what the reference's loader gives modules that a checkpoint lacks.
+const MODULE_STD: f64 = 0.02;
 
 /// The content of a frozen leaf, row-major: from a file, computed, or, for a part that a run keeps as it was initialised,
 /// its first value.
@@ -30,8 +30,8 @@ pub(crate) fn value(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<
     Ok(match Part::of(name) {
         // Kaiming-uniform with a = sqrt(5), as PEFT draws it
         Part::LoraA => random().uniform(ty.len(), 1.0 / (ty.shape[1] as f64).sqrt()),
-        Part::LoraB | Part::AlignmentBias => vec![0.0; ty.len()],
-        Part::AlignmentWeight => random().normal(ty.len(), ALIGNMENT_STD),
+        Part::LoraB | Part::ModuleBias => vec![0.0; ty.len()],
+        Part::ModuleWeight => random().normal(ty.len(), MODULE_STD),
         Part::Model => bundle.content(&LeafSource::of(name))?,
     })
 }
@@ -39,18 +39,19 @@ pub(crate) fn value(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<
 enum Part {
     LoraA,
     LoraB,
-    AlignmentWeight,
-    AlignmentBias,
+    ModuleWeight,
+    ModuleBias,
     Model,
 }
 
 impl Part {
     fn of(name: &str) -> Self {
+        let is_module = ["alignment_projector.", "residual_projector."].iter().any(|prefix| name.starts_with(prefix));
         match name {
             _ if name.ends_with(".lora_A.weight") => Self::LoraA,
             _ if name.ends_with(".lora_B.weight") => Self::LoraB,
-            _ if name.starts_with("alignment_projector.") && name.ends_with(".bias") => Self::AlignmentBias,
-            _ if name.starts_with("alignment_projector.") => Self::AlignmentWeight,
+            _ if is_module && name.ends_with(".bias") => Self::ModuleBias,
+            _ if is_module => Self::ModuleWeight,
             _ => Self::Model,
         }
     }

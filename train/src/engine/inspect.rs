@@ -11,7 +11,7 @@ use viral_model::graph::BatchShape;
 use super::bundle::Bundle;
 use super::session::micro_batch_inputs;
 use super::{init, step_graph};
-use crate::data::MicroBatch;
+use crate::data::{MicroBatch, VraWeight};
 use crate::error::{Error, Result};
 
 /// The graph that a run computes for a micro-batch, and all that it reads.
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// | name | is | shape |
 /// | --- | --- | --- |
 /// | `vision_features` | what the vision tower gives the projector | (I·N, Dz) |
-/// | `targets` | the teacher's features | (I·N, d) |
+/// | `targets` | the target's features | (I·N, d) |
 /// | `hidden.K` | the decoder's state K from 0 to L, the last one normalised | (B, T, D) |
 /// | `logits` | logits at the target positions | (S, V) |
 #[derive(Clone)]
@@ -47,7 +47,8 @@ impl Inspection {
             graph.output(name, value);
         }
 
-        let inputs: HashMap<_, _> = micro_batch_inputs(config, micro_batch).into_iter().collect();
+        let vra_weight = VraWeight::new(&config.vra, bundle.step_plan().steps());
+        let inputs: HashMap<_, _> = micro_batch_inputs(config, vra_weight, micro_batch).into_iter().collect();
         let mut leaves = HashMap::new();
         for leaf in graph.leaves() {
             let unknown = || Error::internal("a leaf of the training graph has no content of its shape", leaf.name);

@@ -18,6 +18,8 @@ pub(crate) struct Preparer {
     template: Template,
     /// Rows of the embedding table.
     vocabulary: usize,
+    supervise_final_end: bool,
+    only_coco: bool,
 }
 
 impl Preparer {
@@ -29,6 +31,8 @@ impl Preparer {
             images: ImageProcessor::new(networks.processor.clone(), aspect, networks.llava.vision.image_size)?,
             template,
             vocabulary: networks.llava.text.vocab_size,
+            supervise_final_end: config.data.qwen_supervise_final_eos,
+            only_coco: config.vra.only_coco,
         })
     }
 }
@@ -36,7 +40,10 @@ impl Preparer {
 impl Prepare for Preparer {
     fn encode(&self, record: &Record) -> Result<Encoded, (Rule, String)> {
         let turns = record.turns.iter().map(|turn| Turn { from: turn.role.name(), value: &turn.text });
-        let options = RenderOptions::new(self.template, record.image.is_some());
+        let options = RenderOptions {
+            qwen_supervise_final_eos: self.supervise_final_end,
+            ..RenderOptions::new(self.template, record.image.is_some())
+        };
         let encoded = self.tokenizer.encode(&turns.collect::<Vec<_>>(), options);
         let encoded = encoded.map_err(|error| (Rule::Template, error.to_string()))?;
         // Rows beyond the table would be zeros without a word.
@@ -53,6 +60,10 @@ impl Prepare for Preparer {
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)> {
         let picture = decode_file(file, &LIMITS).map_err(|error| (rule_of(&error), error.to_string()))?;
         self.images.pixels(&picture, file).map_err(|error| (rule_of(&error), error.to_string()))
+    }
+
+    fn aligned(&self, record: &Record) -> bool {
+        !self.only_coco || record.image.as_ref().is_some_and(|path| path.starts_with("coco"))
     }
 }
 

@@ -7,6 +7,7 @@ use viral_model::adapter::{Adapter, Parameter};
 use super::bundle::{Bundle, lora_config};
 use super::init;
 use super::session::{Session, kept_tensors};
+use super::step_graph::trainable;
 use crate::error::Result;
 use crate::store::{Disk, Part, write_folder};
 
@@ -19,17 +20,19 @@ pub(super) fn adapter(bundle: &Bundle, session: &Session, disk: &dyn Disk, dir: 
     write_folder(disk, dir, parts(&adapter, dir)?, false)
 }
 
-/// The trained tensors, and an alignment projector that was kept frozen.
+/// The trained tensors that belong into an adapter directory, and an alignment projector that was kept frozen.
 ///
 /// # Errors
 /// What a device can refuse.
 pub(super) fn trained(bundle: &Bundle, session: &Session) -> Result<Adapter> {
     let mut parameters = session.parameters()?;
+    parameters.retain(|name, _| Adapter::holds(name));
     for (name, ty) in kept_tensors(&bundle.config, &bundle.networks) {
         let values = init::frozen(bundle, &name, &ty)?;
         parameters.insert(name, Parameter { shape: ty.shape, values });
     }
-    Ok(Adapter { lora: Some(lora_config(&bundle.config)), parameters })
+    let lora = trainable(&bundle.config).adapters.then(|| lora_config(&bundle.config));
+    Ok(Adapter { lora, parameters })
 }
 
 /// The files of an adapter directory.

@@ -18,7 +18,7 @@ use super::bundle::{Bundle, Networks};
 use super::layout::{Flat, Layout, Rate};
 use super::{init, step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
-use crate::data::{Bucket, MicroBatch};
+use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
 use crate::run::Outcome;
 
@@ -31,6 +31,7 @@ pub struct Session {
     plans: BTreeMap<Bucket, Executable>,
     update: Executable,
     memory: MemoryReport,
+    vra_weight: VraWeight,
     stream: Stream,
     current: Current,
     waiting: Option<Waiting>,
@@ -80,10 +81,16 @@ pub(crate) fn layout_of(config: &Config, networks: &Networks) -> Layout {
 
 /// The parts of an adapter directory that a run keeps as they were initialised.
 pub(crate) fn kept_tensors(config: &Config, networks: &Networks) -> Vec<(String, TensorType)> {
+    let kept = new_tensors(config, networks).into_iter().filter(|(_, kind, _)| *kind == LeafKind::Weight);
+    kept.map(|(name, _, ty)| (name, ty)).collect()
+}
+
+/// The tensors of a run that belong into an adapter directory and no model has, trained or not.
+pub(crate) fn new_tensors(config: &Config, networks: &Networks) -> Vec<(String, LeafKind, TensorType)> {
     let graph = smallest_graph(config, networks);
-    let is_part = |name: &str| matches!(LeafSource::of(name), LeafSource::Tensor { origin: Origin::Adapter, .. });
-    let kept = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Weight && is_part(leaf.name));
-    kept.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect()
+    let is_new = |name: &str| matches!(LeafSource::of(name), LeafSource::Tensor { origin: Origin::Adapter, .. });
+    let leaves = graph.leaves().filter(|leaf| matches!(leaf.kind, LeafKind::Weight | LeafKind::Param));
+    leaves.filter(|leaf| is_new(leaf.name)).map(|leaf| (leaf.name.to_owned(), leaf.kind, leaf.ty.clone())).collect()
 }
 
 fn smallest_graph(config: &Config, networks: &Networks) -> Graph {
@@ -127,8 +134,21 @@ impl Session {
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation)?;
         let device = device.clone();
+        let vra_weight = VraWeight::new(&config.vra, bundle.step_plan().steps());
         let current = Current::default();
-        Ok(Self { config, device, layout, buffers, plans, update: update_plan, memory, stream, current, waiting: None })
+        Ok(Self {
+            config,
+            device,
+            layout,
+            buffers,
+            plans,
+            update: update_plan,
+            memory,
+            vra_weight,
+            stream,
+            current,
+            waiting: None,
+        })
     }
 
     /// Planned device memory of the whole run.
@@ -150,7 +170,7 @@ impl Session {
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
-        for (name, content) in micro_batch_inputs(&self.config, micro_batch) {
+        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
             // A graph declares only the inputs that it uses.
             if let Some(port) = executable.input(name) {
                 self.stream.write(&port.buffer, port.offset, &content)?;
@@ -246,7 +266,7 @@ impl Session {
         let skipped = !grad_norm.is_finite() || grad_norm >= f64::from(update_graph::HUGE);
         Ok(Outcome {
             step,
-            loss: loss_lm + self.config.vra.weight * loss_vra,
+            loss: loss_lm + self.vra_weight.at(step) * loss_vra,
             loss_lm,
             loss_vra,
             grad_norm,
@@ -278,10 +298,11 @@ fn dropout_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
 /// The inputs of a micro-batch's graph, as bytes.
 pub(crate) fn micro_batch_inputs<'b>(
     config: &Config,
+    vra_weight: VraWeight,
     micro_batch: &'b MicroBatch,
 ) -> Vec<(&'static str, Cow<'b, [u8]>)> {
     let batch = &micro_batch.batch;
-    let scalars = [1.0 / micro_batch.of as f32, config.vra.weight as f32];
+    let scalars = [1.0 / micro_batch.of as f32, vra_weight.at(micro_batch.step) as f32];
     let key = dropout_key(config.train.seed, micro_batch.step, micro_batch.index);
     let inputs = BatchInput::ALL.map(|input| {
         let content: &[u8] = match input {

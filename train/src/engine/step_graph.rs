@@ -6,18 +6,22 @@
 //!                                   └─ states at target layers ─ P ─┐     ├─ loss ─ gradients
 //! pixels ─ teacher ─────────────────────────────────────────────────┴─ VRA ┘
 //! ```
+//!
+//! Instead of the teacher's, the targets may be CLIP's features or what the projector makes of them; instead of being
+//! aligned, the visual tokens may be added again inside the decoder.
 
 use viral_compiler::grad::gradients;
 use viral_compiler::ir::LeafKind;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 use viral_model::graph::llava::{self, Visual};
+use viral_model::graph::residual::{self, Residual};
 use viral_model::graph::{
     Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, llama, projector, teachers, vision,
 };
 
 use super::bundle::Networks;
-use crate::config::Config;
+use crate::config::{Config, Method, ResidualPositions, ResidualSource, Stage, VraTarget};
 use crate::objectives::{self, Alignment};
 
 /// Input with the numbers that change from step to step: the share of this micro-batch in the step, and the weight of
@@ -51,7 +55,7 @@ pub(crate) fn build_with_landmarks(
     let (share, vra_weight) = (scalar(&mut g, 0), scalar(&mut g, 1));
 
     let forward = forward(&mut g, config, networks, shape);
-    let language = g.scoped("loss_lm", |g| language_loss(g, networks, shape, &forward));
+    let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
     let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, networks, shape, &forward));
     let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
 
@@ -82,6 +86,8 @@ struct Forward {
     pixels: Option<Value>,
     /// What the vision tower makes of them. // (I·N, Dz)
     features: Option<Value>,
+    /// What the projector makes of those. // (I·N, D)
+    visual_tokens: Option<Value>,
     /// All states of the decoder, the last one normalised. // L+1 of (B, T, D)
     states: Vec<Value>,
 }
@@ -95,39 +101,78 @@ struct Language {
 
 /// The alignment loss, and what the decoder's states are compared with.
 struct Aligned {
-    /// The teacher's features. // (I·N, d)
+    /// The target's features. // (I·N, d)
     targets: Value,
     loss: Value,
 }
 
 /// Which tensors the configuration trains.
 pub(crate) fn trainable(config: &Config) -> Trainable {
-    Trainable { alignment: !config.vra.projector_frozen, ..Trainable::LORA }
+    let all = match (config.train.stage, config.train.method) {
+        (Stage::Pretrain, _) => Trainable::PRETRAIN,
+        (Stage::Finetune, Method::Lora) => Trainable::LORA,
+        (Stage::Finetune, Method::Full) => Trainable::FULL,
+    };
+    Trainable { alignment: all.alignment && !config.vra.projector_frozen, ..all }
 }
 
 fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
     let pixels = (shape.images > 0).then(|| shape.input(g, BatchInput::Pixels));
     let features = pixels.map(|pixels| vision::features(g, llava, pixels));
-    let visual = features.map(|features| {
-        let tokens = g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features));
-        Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) }
-    });
+    let visual_tokens = features
+        .map(|features| g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features)));
+    let visual = visual_tokens.map(|tokens| Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) });
     let token_ids = shape.input(g, BatchInput::TokenIds);
     let h0 = llava::embed(g, &llava.text, trainable, [shape.batch, shape.tokens], token_ids, visual);
+    let residual = g.scoped("residual", |g| residual(g, config, networks, features, visual, h0));
+    let adapters = trainable.adapters.then(|| adapters(g, config, shape));
+    let states = llama::hidden_states(g, &llava.text, adapters.as_ref(), residual.as_ref(), trainable, h0);
+    Forward { pixels, features, visual_tokens, states }
+}
+
+fn adapters(g: &mut Graph, config: &Config, shape: BatchShape) -> Adapters {
     let dropout = (config.lora.dropout > 0.0)
         .then(|| Dropout { p: config.lora.dropout, key: shape.input(g, BatchInput::DropoutKey) });
     let targets = config.lora.targets.iter().filter_map(|target| LinearMap::from_name(target.name())).collect();
-    let adapters = Adapters { rank: config.lora.r, alpha: config.lora.alpha, dropout, targets };
-    let states = llama::hidden_states(g, &llava.text, Some(&adapters), trainable, h0);
-    Forward { pixels, features, states }
+    Adapters { rank: config.lora.r, alpha: config.lora.alpha, dropout, targets }
+}
+
+/// What is added again inside the decoder, where that is wanted and the micro-batch has it.
+fn residual(
+    g: &mut Graph,
+    config: &Config,
+    networks: &Networks,
+    features: Option<Value>,
+    visual: Option<Visual>,
+    h0: Value,
+) -> Option<Residual> {
+    if !config.residual.enabled {
+        return None;
+    }
+    let layers = config.residual.layers.clone();
+    if config.residual.positions == ResidualPositions::All {
+        return Some(Residual { layers, value: h0 });
+    }
+    let (features, visual) = (features?, visual?);
+    let tokens = match config.residual.source {
+        ResidualSource::PostProjection => visual.tokens,
+        ResidualSource::PreProjection => residual::adapter(g, &networks.llava.text, trainable(config), features),
+    };
+    Some(Residual { layers, value: residual::at_positions(g, Visual { tokens, ..visual }, h0) })
 }
 
 /// Mean negative log-likelihood of the supervised tokens.
-fn language_loss(g: &mut Graph, networks: &Networks, shape: BatchShape, forward: &Forward) -> Language {
+fn language_loss(
+    g: &mut Graph,
+    config: &Config,
+    networks: &Networks,
+    shape: BatchShape,
+    forward: &Forward,
+) -> Language {
     let last = forward.states[forward.states.len() - 1];
     let positions = shape.input(g, BatchInput::TargetPositions);
-    let logits = llava::logits_at(g, &networks.llava.text, Trainable::LORA, last, positions);
+    let logits = llava::logits_at(g, &networks.llava.text, trainable(config), last, positions);
     let targets = shape.input(g, BatchInput::TargetIds);
     let nll = g.cross_entropy(logits, targets);
     let weights = shape.input(g, BatchInput::TargetWeights);
@@ -143,12 +188,22 @@ fn alignment_loss(
     shape: BatchShape,
     forward: &Forward,
 ) -> Option<Aligned> {
-    let (teacher, pixels) = (networks.teacher.as_ref()?, forward.pixels?);
-    let targets = teachers::targets(g, &**teacher, &networks.input_path(config), pixels);
+    if !config.vra.enabled {
+        return None;
+    }
+    let targets = match config.vra.target {
+        VraTarget::Teacher => {
+            let (teacher, pixels) = (networks.teacher.as_ref()?, forward.pixels?);
+            teachers::targets(g, &**teacher, &networks.input_path(config), pixels)
+        }
+        VraTarget::Encoder => forward.features?,
+        VraTarget::PostProjection => forward.visual_tokens?,
+    };
     let positions = shape.input(g, BatchInput::VraPositions);
     let states = config.vra.layers.iter().map(|&layer| llava::rows_at(g, forward.states[layer], positions)).collect();
     let weights = shape.input(g, BatchInput::VraWeights);
-    let alignment = Alignment { config: &config.vra, states, targets, weights, trainable: trainable(config) };
+    let (trainable, visual_tokens) = (trainable(config), shape.visual_tokens);
+    let alignment = Alignment { config: &config.vra, states, targets, visual_tokens, weights, trainable };
     Some(Aligned { targets, loss: objectives::build(g, config.vra.objective, &alignment) })
 }
 

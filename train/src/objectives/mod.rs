@@ -1,6 +1,7 @@
 //! Alignment objectives, one file each. Adding one is a file and a line in [`build`].
 
 mod cosine;
+mod relation;
 
 use viral_compiler::{Graph, Value};
 use viral_model::graph::{Trainable, projector};
@@ -16,6 +17,8 @@ pub struct Alignment<'a> {
     pub states: Vec<Value>,
     /// The target's features. // (I·N, d)
     pub targets: Value,
+    /// N, visual tokens of a picture.
+    pub visual_tokens: usize,
     /// Weight of each visual token; they add up to 1, or to 0 if no picture takes part. // (I·N)
     pub weights: Value,
     /// Which tensors are trained.
@@ -27,7 +30,7 @@ pub fn build(g: &mut Graph, objective: Objective, alignment: &Alignment<'_>) -> 
     let terms: Vec<Value> = (0..alignment.states.len())
         .map(|position| match objective {
             Objective::Cosine => cosine::term(g, alignment, position),
-            Objective::Relation => unreachable!("configurations with an objective that is not available are refused"),
+            Objective::Relation => relation::term(g, alignment, position),
         })
         .collect();
     mean(g, &terms)
