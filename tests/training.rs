@@ -149,7 +149,7 @@ fn check_folder(case: &Case, run: &Run) {
     assert_eq!(record["steps"], run.metrics().len());
     assert_eq!(record["seed"], config.train.seed);
     assert_eq!(record["config"]["lora"], serde_json::to_value(&config.lora).unwrap());
-    assert_eq!(record["fingerprints"].as_object().unwrap().len(), 1 + usize::from(config.vra.enabled));
+    assert_eq!(record["fingerprints"].as_object().unwrap().len(), 2 + usize::from(config.vra.enabled));
     for key in ["adapter", "backend", "driver"] {
         assert_ne!(record["device"][key], "", "{key}");
     }
