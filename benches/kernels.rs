@@ -1,104 +1,48 @@
-//! `cargo bench`: kernels and compilation, on the device that a run would take.
+//! `cargo bench`: kernels, compilation, recording and whole steps, on the device that a run would take.
 //!
-//! Each kernel is a graph of one operation, compiled and replayed as in a training step; a time is from submission to
-//! completion. Throughput counts floating-point operations (matrix products) or bytes touched once (everything else), in
-//! criterion's "elements" and "bytes" a second. `cargo bench -- dot` runs a part; `-- --save-baseline NAME` keeps results
-//! to compare with.
+//! Kernels and shapes are those of `viral-wgpu bench kernels`, from the same list; a time here is from submission to
+//! completion. Throughput counts floating-point operations or bytes, in criterion's "elements" and "bytes" a second.
+//! `cargo bench -- q_proj` runs a part; `-- --save-baseline NAME` keeps results to compare with.
 
-use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use viral_compiler::passes::Remat;
-use viral_compiler::plan::{Command, Plan};
 use viral_compiler::types::DType;
-use viral_compiler::{Graph, Options, Value, compile};
-use viral_runtime::{AdapterChoice, Buffer, Device, DeviceOptions, Executable, SlotPool};
+use viral_compiler::{Graph, Options, compile};
+use viral_runtime::{AdapterChoice, Device, DeviceOptions};
+use viral_train::config::{Config, Overrides};
+use viral_train::data::{Loader, MicroBatch, buckets};
+use viral_train::demo;
+use viral_train::engine::{Bundle, Session};
+use viral_train::measure::kernels::bind;
+use viral_train::measure::shapes::cases;
 
-/// M, N, K of matrix products: squares, and those of a decoder of width 512 over 1,110 tokens with adapters of rank 16.
-const PRODUCTS: [[usize; 3]; 6] =
-    [[512, 512, 512], [1024, 1024, 1024], [1110, 512, 1408], [1110, 1408, 512], [1110, 16, 512], [1110, 512, 16]];
+/// Models of which every kernel is measured; the others take too long for a sample of twenty.
+const MODELS: [&str; 2] = ["square", "small"];
 
 fn main_device() -> Device {
     Device::open(&AdapterChoice::default(), &DeviceOptions::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The plan of a graph, bound to buffers of zeros.
-fn bind(device: &Device, graph: &Graph) -> (Plan, Executable) {
-    let plan = compile(graph, &Options::new(device.target().clone())).unwrap_or_else(|error| panic!("{error}"));
-    let buffers: HashMap<&str, Buffer> = plan
-        .inputs
-        .iter()
-        .chain(&plan.state)
-        .chain(&plan.outputs)
-        .map(|port| (port.name.as_str(), device.buffer(&port.name, port.bind.bytes.next_multiple_of(16)).unwrap()))
-        .collect();
-    let executable = Executable::new(device, &plan, &|name| buffers.get(name).cloned(), &mut SlotPool::new()).unwrap();
-    (plan, executable)
-}
-
-/// Floating-point operations and bytes of one replay.
-fn work(plan: &Plan) -> (u64, u64) {
-    plan.commands.iter().fold((0, 0), |(flops, traffic), command| match command {
-        Command::Dispatch(dispatch) => (flops + dispatch.flops, traffic + dispatch.traffic),
-        Command::Clear(_) => (flops, traffic),
-    })
-}
-
-fn products(criterion: &mut Criterion) {
+fn kernels(criterion: &mut Criterion) {
     let device = main_device();
-    let mut group = criterion.benchmark_group("dot");
-    for [m, n, k] in PRODUCTS {
-        for form in ["nn", "nt", "tn"] {
-            let mut graph = Graph::new();
-            let mut operand = |name: &str, [rows, columns]: [usize; 2], transposed: bool| {
-                let stored = if transposed { [columns, rows] } else { [rows, columns] };
-                let value = graph.input(name, DType::F32, &stored);
-                if transposed { graph.transpose(value) } else { value }
-            };
-            let a = operand("a", [m, k], form.starts_with('t'));
-            let b = operand("b", [k, n], form.ends_with('t'));
-            let product = graph.dot(a, b);
-            graph.output("c", product);
-            let (plan, executable) = bind(&device, &graph);
-            group.throughput(Throughput::Elements(work(&plan).0));
-            group.bench_function(BenchmarkId::new(form, format!("{m}x{n}x{k}")), |bencher| {
-                bencher.iter(|| executable.run().unwrap().wait().unwrap());
-            });
-        }
+    for case in cases().into_iter().filter(|case| MODELS.contains(&case.model)) {
+        let mut group = criterion.benchmark_group(case.model);
+        group.throughput(match case.problem.flops() {
+            0 => Throughput::Bytes(case.problem.bytes()),
+            flops => Throughput::Elements(flops),
+        });
+        // Bound when it runs, so that a filter leaves out the work as well.
+        let mut bound = None;
+        group.bench_function(BenchmarkId::new(case.name, case.problem.shape()), |bencher| {
+            let (_, executable) = bound.get_or_insert_with(|| bind(&device, case).unwrap());
+            bencher.iter(|| executable.run().unwrap().wait().unwrap());
+        });
+        group.finish();
     }
-    group.finish();
-}
-
-/// A graph of one operation on `x (1110, 512)`, or on what it asks for.
-type Build = fn(&mut Graph, Value) -> Value;
-
-fn rows(criterion: &mut Criterion) {
-    let device = main_device();
-    let mut group = criterion.benchmark_group("rows");
-    let operations: [(&str, Build); 5] = [
-        ("add", |g, x| g.add(x, x)),
-        ("gelu", |g, x| g.gelu(x)),
-        ("rms_norm", |g, x| {
-            let weight = g.input("weight", DType::F32, &[512]);
-            g.rms_norm(x, weight, 1e-5)
-        }),
-        ("layer_norm", |g, x| {
-            let (weight, bias) = (g.input("weight", DType::F32, &[512]), g.input("bias", DType::F32, &[512]));
-            g.layer_norm(x, weight, bias, 1e-5)
-        }),
-        ("sum_rows", |g, x| g.sum(x, &[0])),
-    ];
-    for (name, build) in operations {
-        let mut graph = Graph::new();
-        let x = graph.input("x", DType::F32, &[1110, 512]);
-        let y = build(&mut graph, x);
-        graph.output("y", y);
-        let (plan, executable) = bind(&device, &graph);
-        group.throughput(Throughput::Bytes(work(&plan).1));
-        group.bench_function(name, |bencher| bencher.iter(|| executable.run().unwrap().wait().unwrap()));
-    }
-    group.finish();
 }
 
 /// Compilation of a decoder's forward and backward pass, by policy of rematerialisation.
@@ -130,9 +74,39 @@ fn compilation(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A training step of the tiny preset: recording alone, and from start to end.
+fn steps(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = demo::init(&folder.path().join("tiny"), &demo::TINY, 1).unwrap();
+    let config = Config::load(&config, &Overrides::default()).unwrap();
+    let bundle = Bundle::open(&config).unwrap();
+    let plan = Arc::new(bundle.step_plan());
+    let shapes = buckets(&plan, bundle.dataset.shapes());
+    let mut session = Session::new(&bundle, &main_device(), &shapes).unwrap();
+    let mut loader =
+        Loader::start(bundle.dataset.clone(), bundle.prepare.clone(), bundle.geometry, plan, 0, 1).unwrap();
+    let batch: MicroBatch = loader.next().unwrap().unwrap();
+    drop(loader);
+
+    let step = |session: &mut Session| {
+        let start = Instant::now();
+        session.micro_batch(&batch).unwrap();
+        session.step(batch.step, 0.0).unwrap();
+        let recorded = start.elapsed();
+        session.last().unwrap();
+        recorded
+    };
+    let mut group = criterion.benchmark_group("step");
+    group.bench_function("record", |bencher| {
+        bencher.iter_custom(|times| (0..times).map(|_| step(&mut session)).sum::<Duration>());
+    });
+    group.bench_function("tiny", |bencher| bencher.iter(|| step(&mut session)));
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = products, rows, compilation
+    targets = kernels, compilation, steps
 }
 criterion_main!(benches);

@@ -214,9 +214,34 @@ fn a_run_leaves_its_files_and_is_never_overwritten() {
     assert_eq!(fs::read_to_string(here.join("out/metrics.jsonl")).unwrap().lines().count(), 3);
 
     fails(&call(here, &arguments), 2, &["a finished run", "out", "--out"]);
-    let quiet = call(here, &["-q", "train", "tiny/config.toml", "--out", "again", "--set", "train.steps=1"]);
+    let quiet =
+        call(here, &["-q", "train", "tiny/config.toml", "--out", "again", "--set", "train.steps=1", "--profile"]);
     succeeds(&quiet);
     assert_eq!(quiet.stderr, "");
+    let trace = fs::read_to_string(here.join("again/trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    let spans = trace["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X");
+    assert!(spans.clone().any(|span| span["cat"] == "host"));
+    // Only a device with a clock has more to tell.
+    if !quiet.stdout.contains("has no clock") {
+        let in_layer = |span: &serde_json::Value| span["name"].as_str().unwrap().contains(" layers.0.self_attn");
+        assert!(spans.clone().any(|span| span["cat"] == "device" && in_layer(span)));
+        assert!(quiet.stdout.contains("GFLOP/s") && quiet.stdout.contains("layers.*.self_attn"), "{}", quiet.stdout);
+    }
+}
+
+#[test]
+fn kernels_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured =
+        call(folder.path(), &["bench", "kernels", "--preset", "small", "--filter", "lora", "--json", "--budget", "1"]);
+    succeeds(&measured);
+    let report: serde_json::Value = serde_json::from_str(&measured.stdout).unwrap();
+    assert!(report["peak_gflops"].as_f64().unwrap() > 0.0 && report["peak_gbytes"].as_f64().unwrap() > 0.0);
+    let (rows, skipped) = (report["rows"].as_array().unwrap(), report["skipped"].as_array().unwrap());
+    assert_eq!(rows.len() + skipped.len(), 4, "{report:#}");
+    assert!(rows.iter().all(|row| row["gflops"].as_f64().unwrap() > 0.0 && row["kind"] == "product"), "{report:#}");
+    fails(&call(folder.path(), &["bench", "kernels", "--preset", "gpt"]), 2, &["gpt", "small"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 """Runs viral-wgpu and PyTorch in turn on the same training steps and prints a table. `compare` starts this."""
 
 import argparse
-import datetime
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from contestants import CONTESTANTS, ROOT, RUNNER, Case, Contestant, Run
+from contestants import CONTESTANTS, RUNNER, Case, Contestant, Run
+from machine import ROOT, facts
 
 # The folder of `viral-wgpu init` that is trained on: one picture a sample, records in order.
 CASE = "small"
@@ -56,17 +56,14 @@ def compare(args: argparse.Namespace, contestants: list[Contestant], scratch: Pa
     warm = case.viral(1, still)
 
     runs: dict[str, list[Run]] = {contestant.name: [] for contestant in contestants}
-    load = os.getloadavg()[0]
+    about = facts()
     for _ in range(args.rounds):
         for contestant in contestants:
             runs[contestant.name].append(case.run(contestant, args.steps))
     return {
         "case": CASE,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
+        **about,
         "device": device,
-        "processor": processor(),
-        "load_before": load,
         "steps": args.steps,
         "rounds": args.rounds,
         "start": {"cold_seconds": cold.first_step, "warm_seconds": warm.first_step},
@@ -156,18 +153,6 @@ def table(result: dict) -> str:
         f"{losses['later']:.1e} later (bounds {FIRST_LOSS:.0e} and {LATER_LOSS:.0e}).",
     ]
     return "\n".join(lines)
-
-
-def commit() -> str:
-    git = lambda *arguments: subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-changed" if changed else "")
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return f"{len(os.sched_getaffinity(0))} x {names[0] if names else 'unknown processor'}"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machine import ROOT
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 RUNNER = ROOT / "scripts/software-vulkan"
 
 
@@ -22,7 +23,7 @@ class Contestant:
     options: tuple[str, ...] = ()  # further arguments
 
 
-# A contestant whose name begins with a program's name and alignment is measured against PyTorch with the same alignment.
+# Each is compared with the first PyTorch of the same alignment.
 CONTESTANTS = [
     Contestant("viral-wgpu", "viral-wgpu"),
     Contestant("PyTorch", "pytorch"),

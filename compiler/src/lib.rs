@@ -8,7 +8,7 @@
 //! 3. [`grad`]: reverse-mode differentiation, graph to graph.
 //! 4. [`mod@compile`]: the pipeline, one function from top to bottom. [`passes`] rewrite the graph; lowering decides what is
 //!    computed together and writes or links the kernels; steps are put in order; values get slots.
-//! 5. [`plan`]: the result, plain data that the runtime replays.
+//! 5. [`plan`]: the result, plain data that the runtime replays. [`probe`] has plans that measure a device.
 //!
 //! This crate knows neither wgpu nor files, clock, environment or threads: a graph and [`Options`] alone decide the plan,
 //! byte for byte. Nothing here panics on a graph that a caller can build: type errors are collected and reported.
@@ -22,6 +22,7 @@ mod memory;
 pub mod ops;
 pub mod passes;
 pub mod plan;
+pub mod probe;
 mod schedule;
 pub mod tensor;
 pub mod types;

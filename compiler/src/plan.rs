@@ -124,3 +124,13 @@ pub struct Plan {
     /// Planned memory.
     pub memory: MemoryReport,
 }
+
+impl Plan {
+    /// Floating-point operations, and bytes read and written when every operand of a launch is touched once, of one replay.
+    pub fn work(&self) -> (u64, u64) {
+        self.commands.iter().fold((0, 0), |(flops, traffic), command| match command {
+            Command::Dispatch(dispatch) => (flops + dispatch.flops, traffic + dispatch.traffic),
+            Command::Clear(bind) => (flops, traffic + bind.bytes),
+        })
+    }
+}

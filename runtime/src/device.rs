@@ -1,7 +1,7 @@
 //! An open device: the one handle through which memory, pipelines and submissions go.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use viral_shaders::{Kernel, Target};
@@ -141,6 +141,12 @@ impl Device {
     /// Number of distinct pipelines compiled so far.
     pub fn pipeline_count(&self) -> usize {
         self.inner.pipelines.count()
+    }
+
+    /// The file in which compiled pipelines are kept, if it was damaged when the device was opened. Then kernels are compiled
+    /// again, and the file is replaced.
+    pub fn damaged_pipeline_cache(&self) -> Option<&Path> {
+        self.inner.pipelines.damaged()
     }
 
     /// Fails if the device was lost or has refused a command at any time since it was opened.

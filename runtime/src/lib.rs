@@ -39,7 +39,7 @@ pub use capabilities::CooperativeShape;
 pub use device::{Checks, Device, DeviceOptions};
 pub use error::Error;
 pub use executable::{BoundPort, Executable};
-pub use profile::DispatchTime;
+pub use profile::{DispatchTime, Phase};
 pub use slots::SlotPool;
 pub use stream::{Stream, StreamOptions, Ticket};
 pub use submission::Submission;

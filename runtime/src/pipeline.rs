@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +43,11 @@ impl Pipelines {
     ) -> Self {
         let folder = options.pipeline_cache.as_deref().filter(|_| features.contains(wgpu::Features::PIPELINE_CACHE));
         Self { compiled: Mutex::default(), disk: folder.and_then(|folder| disk::Cache::open(device, info, folder)) }
+    }
+
+    /// The file of kept pipelines, if it is there and what it holds could not be used.
+    pub(crate) fn damaged(&self) -> Option<&Path> {
+        self.disk.as_ref()?.damaged()
     }
 
     pub(crate) fn count(&self) -> usize {

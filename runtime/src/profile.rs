@@ -17,12 +17,27 @@ pub struct DispatchTime {
     pub label: String,
     /// The kernel's name.
     pub kernel: String,
+    /// When it began, in nanoseconds since the first dispatch of the replay began.
+    pub start: f64,
     /// Time on the device in nanoseconds.
     pub nanoseconds: f64,
     /// Floating-point operations.
     pub flops: u64,
     /// Bytes read and written when every operand is touched once.
     pub traffic: u64,
+}
+
+/// What the host does while a replay is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Recording commands.
+    Encode,
+    /// Handing them to the device.
+    Submit,
+    /// Waiting for the device, and reading its clock.
+    Wait,
+    /// Done, with this part or with all.
+    End,
 }
 
 /// Query set and buffers, made once per device.
@@ -36,18 +51,19 @@ impl Executable {
     /// Replays the plan once with a clock reading around every dispatch, waits, and returns one row per dispatch, in order.
     ///
     /// The replay has its usual effect on the buffers. It takes longer than [`Executable::run`], since it is cut into more
-    /// submissions and waits after each.
+    /// submissions and waits after each. `phase` is told what the host begins to do, so that a caller with a clock can say
+    /// how long that takes.
     ///
     /// # Errors
     /// [`Error::Unsupported`] on a device without time stamps, [`Error::OutOfMemory`] (first use only), [`Error::DeviceLost`].
-    pub fn run_profiled(&self) -> Result<Vec<DispatchTime>, Error> {
+    pub fn run_profiled(&self, phase: &mut dyn FnMut(Phase)) -> Result<Vec<DispatchTime>, Error> {
         let device = self.device();
         let mut profiler = device.profiler().lock().unwrap_or_else(PoisonError::into_inner);
         let profiler = match &mut *profiler {
             Some(profiler) => profiler,
             none => none.insert(Profiler::new(device)?),
         };
-        let mut times = Vec::new();
+        let (mut times, mut clock) = (Vec::new(), None);
         let mut rest = self.steps();
         while !rest.is_empty() {
             let mut dispatches = 0;
@@ -56,7 +72,7 @@ impl Executable {
                 dispatches > WINDOW
             });
             let (window, after) = rest.split_at(end.unwrap_or(rest.len()));
-            profiler.run(device, window, &mut times)?;
+            profiler.run(device, window, &mut clock, phase, &mut times)?;
             rest = after;
         }
         Ok(times)
@@ -82,7 +98,16 @@ impl Profiler {
     }
 
     /// Runs at most [`WINDOW`] dispatches and appends their times.
-    fn run(&self, device: &Device, steps: &[Step], times: &mut Vec<DispatchTime>) -> Result<(), Error> {
+    /// `clock` is the reading at the start of the replay's first dispatch, once there is one.
+    fn run(
+        &self,
+        device: &Device,
+        steps: &[Step],
+        clock: &mut Option<u64>,
+        phase: &mut dyn FnMut(Phase),
+        times: &mut Vec<DispatchTime>,
+    ) -> Result<(), Error> {
+        phase(Phase::Encode);
         let mut encoder = device.raw().create_command_encoder(&Default::default());
         let mut timed: Vec<&BoundDispatch> = Vec::new();
         for step in steps {
@@ -109,9 +134,14 @@ impl Profiler {
             encoder.resolve_query_set(&self.queries, 0..count, self.resolved.raw(), 0);
             encoder.copy_buffer_to_buffer(self.resolved.raw(), 0, self.staging.raw(), 0, bytes);
         }
-        let submission = device.submit(Some(encoder.finish()))?;
+        let commands = encoder.finish();
+        phase(Phase::Submit);
+        let submission = device.submit(Some(commands))?;
+        phase(Phase::Wait);
         if count == 0 {
-            return submission.wait();
+            submission.wait()?;
+            phase(Phase::End);
+            return Ok(());
         }
         let mapping = Mapping::request(self.staging.raw(), wgpu::MapMode::Read, 0..bytes);
         submission.wait()?;
@@ -123,15 +153,18 @@ impl Profiler {
         let period = f64::from(device.queue().get_timestamp_period());
         let ticks: Vec<u64> = content.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
         for (dispatch, ticks) in timed.into_iter().zip(ticks.chunks_exact(2)) {
+            let origin = *clock.get_or_insert(ticks[0]);
             times.push(DispatchTime {
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel.clone(),
+                start: ticks[0].saturating_sub(origin) as f64 * period,
                 // Clocks of some drivers step back between passes; a dispatch never takes less than no time.
                 nanoseconds: ticks[1].saturating_sub(ticks[0]) as f64 * period,
                 flops: dispatch.flops,
                 traffic: dispatch.traffic,
             });
         }
+        phase(Phase::End);
         Ok(())
     }
 }

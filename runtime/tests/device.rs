@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use viral_compiler::plan::{Bind, BufferId, Command, Plan};
 use viral_runtime::{
-    AdapterChoice, Backend, Checks, Device, DeviceOptions, Error, Executable, SlotPool, Stream, StreamOptions, list,
+    AdapterChoice, Backend, Checks, Device, DeviceOptions, Error, Executable, Phase, SlotPool, Stream, StreamOptions,
+    list,
 };
 
 fn read(device: &Device, executable: &Executable, output: &str) -> Vec<f32> {
@@ -214,7 +215,10 @@ fn transfers_of_any_size_and_place() {
 fn a_profiled_run_has_a_row_for_every_dispatch() {
     let device = device();
     if !device.adapter().timestamps {
-        assert!(matches!(bind(&device, &scale_chain(64, 1.0, 1)).run_profiled(), Err(Error::Unsupported { .. })));
+        assert!(matches!(
+            bind(&device, &scale_chain(64, 1.0, 1)).run_profiled(&mut |_| ()),
+            Err(Error::Unsupported { .. })
+        ));
         return;
     }
     // More dispatches than one query set holds, with clears between them.
@@ -222,8 +226,12 @@ fn a_profiled_run_has_a_row_for_every_dispatch() {
     let mut plan = scale_chain(64, 1.0, n / 2);
     plan.commands.insert(1000, Command::Clear(whole(1, 4)));
     let executable = bind(&device, &plan);
-    let rows = executable.run_profiled().unwrap();
+    let mut phases = Vec::new();
+    let rows = executable.run_profiled(&mut |phase| phases.push(phase)).unwrap();
     assert_eq!(rows.len(), n);
+    assert_eq!(phases, [Phase::Encode, Phase::Submit, Phase::Wait, Phase::End].repeat(2));
+    assert_eq!(rows[0].start, 0.0);
+    assert!(rows.iter().is_sorted_by(|a, b| a.start <= b.start));
     assert!(rows.iter().all(|row| row.kernel == "scale" && row.flops == 64 && row.traffic == 768));
     let at = |i: usize| rows[i].label.as_str();
     assert_eq!((at(0), at(1), at(n - 1)), ("there", "back", "back"));
@@ -234,7 +242,7 @@ fn a_profiled_run_has_a_row_for_every_dispatch() {
     let memory = device.memory();
     let port = executable.state("x").unwrap();
     device.write(&port.buffer, 0, &to_bytes(&[1.5; 64])).unwrap();
-    executable.run_profiled().unwrap();
+    executable.run_profiled(&mut |_| ()).unwrap();
     assert_eq!(device.memory(), memory);
     assert_eq!(device.read_as::<f32>(&port.buffer, 0..256).unwrap(), [1.5; 64]);
 }
@@ -293,17 +301,19 @@ fn pipelines_are_kept_on_disk() {
         write(&device, &executable, "a", &[1.0; 100]);
         executable.run().unwrap();
         assert_eq!(read(&device, &executable, "out"), [2.0; 100]);
-        device.adapter().pipeline_cache
+        (device.adapter().pipeline_cache, device.damaged_pipeline_cache().map(std::path::Path::to_owned))
     };
-    if !run() {
+    let (kept, damaged) = run();
+    assert_eq!(damaged, None, "there was no file");
+    if !kept {
         return;
     }
     let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
-    run();
-    // A damaged file is a cache miss, nothing more.
+    assert_eq!(run(), (true, None));
+    // A damaged file is a cache miss that a caller can tell, nothing more.
     std::fs::write(&files[0], b"damaged").unwrap();
-    run();
+    assert_eq!(run(), (true, Some(files[0].clone())));
     assert!(std::fs::read(&files[0]).unwrap().len() > 7);
 }
 

@@ -336,7 +336,7 @@ fn transfers_stay_inside_their_buffer() {
 
 #[test]
 fn time_stamps_are_optional() {
-    let error = bind(&noop(), &sum_and_scale(16, 1.0)).run_profiled().unwrap_err();
+    let error = bind(&noop(), &sum_and_scale(16, 1.0)).run_profiled(&mut |_| ()).unwrap_err();
     assert!(matches!(error, Error::Unsupported { what: "time stamps", .. }), "{error}");
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
 //! [`link::Linker`] under a generated header; [`gemm`] and [`rows`] say which pieces make which kernel and translate a
-//! problem into parameter words and a grid ([`Launch`]); [`table`] lists every kernel, and tests iterate over it.
+//! problem into parameter words and a grid ([`Launch`]); [`probe`] has kernels that measure a device; [`table`] lists every kernel, and tests iterate over it.
 //!
 //! Invariants: every kernel has a form that needs no optional feature; at most 8 storage bindings, 256 invocations and
 //! 16 KiB of workgroup memory; sums are taken in f32, in an order that depends on nothing but the sizes.
@@ -16,6 +16,7 @@ pub mod gemm;
 mod kernel;
 mod launch;
 pub mod link;
+pub mod probe;
 pub mod rows;
 pub mod table;
 mod target;

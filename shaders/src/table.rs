@@ -1,7 +1,8 @@
 //! The list of every hand-tuned kernel. A new kernel is one file in `wgsl/` and one line here.
 
+use crate::probe::Probe;
 use crate::rows::Op;
-use crate::{Kernel, Target, gemm, rows};
+use crate::{Kernel, Target, gemm, probe, rows};
 
 /// One hand-tuned kernel.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "gather_rows", variants: |_| rows::variants(Op::Gather) },
     Entry { name: "gemm_panel", variants: |target| gemm::variants(gemm::Shape::panel(target)) },
     Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile) },
+    Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },
+    Entry { name: "probe_fma", variants: |target| probe::variants(Probe::Fma, target) },
     Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },
     Entry { name: "scatter_rows", variants: |_| rows::variants(Op::Scatter) },
 ];

@@ -8,11 +8,12 @@
 //! * [`store`] writes checkpoints so that they survive whatever happens;
 //! * [`engine`] is the training run: networks and [`objectives`] become graphs, graphs become plans, and plans are
 //!   replayed step after step;
+//! * [`measure`] finds out how fast the device is and where the time goes;
 //! * [`demo`] makes folders to start from;
 //! * [`error`] is the one error type of the crate and its exit codes.
 //!
 //! Of all crates of the project only this one reads the environment, the clock and the command line, and it does so
-//! only in [`cli`] and [`run`]. It knows no WGSL.
+//! only in [`cli`], [`run`] and [`measure`]. It knows no WGSL.
 
 pub mod cli;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod data;
 pub mod demo;
 pub mod engine;
 pub mod error;
+pub mod measure;
 pub mod objectives;
 mod random;
 pub mod run;

@@ -11,14 +11,24 @@ use crate::trusted;
 pub(super) struct Cache {
     raw: wgpu::PipelineCache,
     file: PathBuf,
+    damaged: bool,
 }
 
 impl Cache {
     /// Opens the cache of this adapter in `folder`; `None` where the driver has none.
     pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
-        let file = folder.join(wgpu::util::pipeline_cache_key(info)?);
-        let content = fs::read(&file).ok().and_then(|content| unseal(&content).map(<[u8]>::to_vec));
-        Some(Self { raw: trusted::pipeline_cache(device, content.as_deref()), file })
+        let driver: String =
+            info.driver_info.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let file = folder.join(format!("{}-{driver}", wgpu::util::pipeline_cache_key(info)?));
+        let stored = fs::read(&file).ok();
+        let content = stored.as_deref().and_then(unseal);
+        let damaged = stored.is_some() && content.is_none();
+        Some(Self { raw: trusted::pipeline_cache(device, content), file, damaged })
+    }
+
+    /// The file, if what it held could not be used.
+    pub(super) fn damaged(&self) -> Option<&Path> {
+        self.damaged.then_some(&self.file)
     }
 
     pub(super) fn raw(&self) -> &wgpu::PipelineCache {
@@ -29,7 +39,8 @@ impl Cache {
     pub(super) fn save(&self) {
         let Some(content) = self.raw.get_data() else { return };
         // Written aside and renamed, so that no reader sees half a file; named by process, so that two writers do not mix.
-        let aside = self.file.with_extension(std::process::id().to_string());
+        let mut aside = self.file.clone().into_os_string();
+        aside.push(format!(".{}", std::process::id()));
         let written =
             self.file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&aside, seal(&content)));
         if written.and_then(|()| fs::rename(&aside, &self.file)).is_err() {

@@ -3,6 +3,8 @@
 //! Results go to standard output, everything else to standard error. A command returns a [`Result`]; [`main`] prints
 //! the error and turns its kind into the exit code.
 
+mod bench;
+mod cache;
 mod config;
 mod devices;
 mod dump;
@@ -33,6 +35,7 @@ const REFERENCE: &str = "\
 Environment:
   WGPU_BACKEND        as --backend (below --backend and --set, above the file)
   WGPU_ADAPTER_NAME   as --adapter (likewise)
+  VIRAL_CACHE_DIR     where compiled kernels are kept between runs
   RUST_LOG            what is logged, for example debug or viral_runtime=trace
   NO_COLOR            plain text, no animation
 
@@ -78,6 +81,7 @@ commands! {
     Train => train,
     Init => init,
     Plan => plan,
+    Bench => bench,
     Devices => devices,
     Config => config,
     Dump => dump,

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::cache;
 use super::options::Options;
 use super::output;
 use crate::config::{Assignment, Config};
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// Let this key differ from the checkpoint's configuration; may be repeated
     #[arg(long, value_name = "KEY", requires = "resume")]
     allow_change: Vec<String>,
+    /// Time every kernel of some steps (3 unless a number is given): trace.json for Perfetto, and tables at the end
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, require_equals = true, default_missing_value = "3")]
+    profile: Option<u64>,
     /// Open and check everything, show memory and steps, but do not train
     #[arg(long)]
     dry_run: bool,
@@ -59,7 +63,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return output::print(&engine::dry_run(&config)?);
     }
-    let mut training = Training::new(&config).interruptible(Interrupt::listen()?);
+    let mut training = Training::new(&config)
+        .interruptible(Interrupt::listen()?)
+        .profiled(args.profile.unwrap_or(0))
+        .pipelines(cache::pipelines());
     if args.resume.is_some() {
         let checkpoint = origin.and_then(|origin| origin.checkpoint);
         training = training.resume(Resume { checkpoint, allow: args.allow_change });
@@ -163,7 +170,12 @@ fn report(finished: &Finished) -> String {
             let _ = writeln!(text, "  {name:<10} {from:>8.4} → {to:.4}");
         }
     }
-    for (name, file) in [("adapter", "adapter"), ("curves", "loss.svg"), ("metrics", "metrics.jsonl")] {
+    if let Some(profile) = &finished.profile {
+        let _ = writeln!(text, "\n{profile}");
+    }
+    let trace = finished.profile.as_ref().map(|_| ("trace", "trace.json"));
+    let files = [("adapter", "adapter"), ("curves", "loss.svg"), ("metrics", "metrics.jsonl")];
+    for (name, file) in files.into_iter().chain(trace) {
         let _ = writeln!(text, "  {name:<10} {}", escape(&finished.folder.join(file).display().to_string()));
     }
     text

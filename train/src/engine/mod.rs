@@ -26,6 +26,7 @@ mod step_graph;
 mod update_graph;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use viral_compiler::Target;
@@ -34,6 +35,7 @@ use viral_runtime::{Device, DeviceOptions};
 use crate::config::Config;
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
+use crate::measure::Profiler;
 use crate::run::{DeviceRecord, Interrupt, Outcome, Recorder, RunFolder, RunRecord, Summary};
 use crate::store::{Disk, SystemDisk};
 pub use bundle::{Bundle, Networks};
@@ -57,6 +59,8 @@ pub struct Finished {
     pub summary: Option<Summary>,
     /// The run folder.
     pub folder: std::path::PathBuf,
+    /// Where the time went, if that was asked for.
+    pub profile: Option<String>,
 }
 
 /// Trains as `config` says and leaves a run folder.
@@ -73,12 +77,15 @@ pub struct Training<'c> {
     resume: Option<Resume>,
     interrupt: Interrupt,
     disk: Arc<dyn Disk>,
+    profiled: u64,
+    pipelines: Option<PathBuf>,
 }
 
 impl<'c> Training<'c> {
     /// A run that begins at its front and that nobody interrupts.
     pub fn new(config: &'c Config) -> Self {
-        Self { config, resume: None, interrupt: Interrupt::default(), disk: Arc::new(SystemDisk) }
+        let disk = Arc::new(SystemDisk);
+        Self { config, resume: None, interrupt: Interrupt::default(), disk, profiled: 0, pipelines: None }
     }
 
     /// Goes on from a checkpoint, bit for bit as if the run had never stopped.
@@ -91,12 +98,22 @@ impl<'c> Training<'c> {
         Self { interrupt, ..self }
     }
 
+    /// Times every launch of this many steps after the first; the run folder gets a `trace.json`.
+    pub fn profiled(self, steps: u64) -> Self {
+        Self { profiled: steps, ..self }
+    }
+
+    /// Keeps compiled pipelines in this folder between runs, where the driver supports that.
+    pub fn pipelines(self, folder: Option<PathBuf>) -> Self {
+        Self { pipelines: folder, ..self }
+    }
+
     /// Trains and leaves a run folder.
     ///
     /// # Errors
     /// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
     pub fn run(self) -> Result<Finished> {
-        let Self { config, resume, interrupt, disk } = self;
+        let Self { config, resume, interrupt, disk, profiled, pipelines } = self;
         let folder = match resume {
             Some(_) => RunFolder::open(&config.output.dir)?,
             None => RunFolder::create(&config.output.dir)?,
@@ -108,9 +125,14 @@ impl<'c> Training<'c> {
             None => Start::default(),
         };
         let plan = Arc::new(bundle.step_plan());
-        let device = open_device(config)?;
+        let device = open_device(config, pipelines)?;
         let buckets = buckets(&plan, bundle.dataset.shapes());
         let mut session = Session::new(&bundle, &device, &buckets)?;
+        if profiled > 0 {
+            // The first step is unlike the others: drivers finish compiling in it. A run of one step has no other.
+            let first = (start.step + 1).min(plan.steps().saturating_sub(1));
+            session.watch(Profiler::new(first..first.saturating_add(profiled)));
+        }
         if let Some(checkpoint) = &start.checkpoint {
             session.restore(checkpoint)?;
         }
@@ -124,7 +146,7 @@ impl<'c> Training<'c> {
         let keeper = Keeper::new(&folder, &bundle, &plan, fingerprints, Arc::clone(&disk));
         let schedule = LrSchedule::new(config.train.schedule, plan.steps(), config.train.warmup_ratio);
         let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
-        let loader = Loader::start(dataset, prepare, bundle.geometry, Arc::clone(&plan), start.step, WORKERS)?;
+        let mut loader = Loader::start(dataset, prepare, bundle.geometry, Arc::clone(&plan), start.step, WORKERS)?;
 
         let mut skipped = start.skipped_in_a_row;
         let mut record = |recorder: &mut Recorder<'_>, outcome: Option<Outcome>| -> Result<u64> {
@@ -133,7 +155,7 @@ impl<'c> Training<'c> {
             skipped = if outcome.skipped { skipped + 1 } else { 0 };
             if skipped >= MAX_SKIPPED { Err(errors::not_finite(outcome.step)) } else { Ok(skipped) }
         };
-        for micro_batch in loader {
+        while let Some(micro_batch) = session.host("data", || loader.next()) {
             let micro_batch = micro_batch?;
             session.micro_batch(&micro_batch)?;
             record(&mut recorder, session.last()?)?;
@@ -157,8 +179,16 @@ impl<'c> Training<'c> {
         record(&mut recorder, session.last()?)?;
         save::adapter(&bundle, &session, &*disk, &folder.join("adapter"))?;
         let summary = recorder.finish()?;
-        Ok(Finished { summary, folder: folder.path().to_owned() })
+        let profile = session.profiler().map(|profiler| write_profile(profiler, &folder, &device)).transpose()?;
+        Ok(Finished { summary, folder: folder.path().to_owned(), profile })
     }
+}
+
+/// Writes the trace and returns the tables.
+fn write_profile(profiler: Profiler, folder: &RunFolder, device: &Device) -> Result<String> {
+    let profile = profiler.finish();
+    folder.write("trace.json", profile.trace.to_string().as_bytes())?;
+    profile.tables(device)
 }
 
 /// Opens a run's inputs and compiles its plans without training, and describes the memory it needs.
@@ -169,7 +199,7 @@ pub fn dry_run(config: &Config) -> Result<String> {
     let bundle = Bundle::open(config)?;
     let plan = bundle.step_plan();
     let buckets = buckets(&plan, bundle.dataset.shapes());
-    let device = open_device(config)?;
+    let device = open_device(config, None)?;
     let session = Session::new(&bundle, &device, &buckets)?;
     let (samples, shapes, steps) = (bundle.dataset.len(), buckets.len(), plan.steps());
     Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", report::memory_table(session.memory())))
@@ -180,9 +210,14 @@ pub(crate) fn planning_target() -> Target {
     Target { max_binding_bytes: (1 << 31) - 4, max_buffer_bytes: (1 << 31) - 4, ..Target::baseline() }
 }
 
-/// Opens the device that the configuration names.
-pub(crate) fn open_device(config: &Config) -> Result<Device> {
-    Ok(Device::open(&(&config.device).into(), &DeviceOptions::default())?)
+/// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.
+pub(crate) fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
+    let options = DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() };
+    let device = Device::open(&(&config.device).into(), &options)?;
+    if let Some(file) = device.damaged_pipeline_cache() {
+        log::warn!("{}: damaged, so kernels are compiled again", file.display());
+    }
+    Ok(device)
 }
 
 fn device_record(device: &Device) -> DeviceRecord {

@@ -20,6 +20,7 @@ use super::{init, step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
+use crate::measure::Profiler;
 use crate::run::Outcome;
 
 /// Plans and memory of a run, and the step in progress.
@@ -35,6 +36,7 @@ pub struct Session {
     stream: Stream,
     current: Current,
     waiting: Option<Waiting>,
+    profiler: Option<Profiler>,
 }
 
 /// What the micro-batches of the current step have yielded so far.
@@ -148,6 +150,7 @@ impl Session {
             stream,
             current,
             waiting: None,
+            profiler: None,
         })
     }
 
@@ -161,11 +164,32 @@ impl Session {
         &self.device
     }
 
+    /// Has a profiler watch the steps from here on.
+    pub(crate) fn watch(&mut self, profiler: Profiler) {
+        self.profiler = Some(profiler);
+    }
+
+    /// The profiler, if there was one.
+    pub(crate) fn profiler(&mut self) -> Option<Profiler> {
+        self.profiler.take()
+    }
+
+    /// Does something that belongs to the step in progress, on the host.
+    pub(crate) fn host<T>(&mut self, name: &str, work: impl FnOnce() -> T) -> T {
+        match &mut self.profiler {
+            Some(profiler) => profiler.host(name, work),
+            None => work(),
+        }
+    }
+
     /// Forward and backward for one micro-batch; its gradients are added to those of the step.
     ///
     /// # Errors
     /// What a device can refuse, device loss included.
     pub fn micro_batch(&mut self, micro_batch: &MicroBatch) -> Result<()> {
+        if let Some(profiler) = &mut self.profiler {
+            profiler.enter(micro_batch.step);
+        }
         let batch = &micro_batch.batch;
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
@@ -176,7 +200,7 @@ impl Session {
                 self.stream.write(&port.buffer, port.offset, &content)?;
             }
         }
-        self.stream.run(executable)?;
+        replay(&mut self.stream, &mut self.profiler, executable)?;
         let losses = output(executable, step_graph::LOSSES)?;
         self.current.losses.push(self.stream.read_later(&losses.0, losses.1)?);
         self.current.tokens += batch.tokens as u64;
@@ -207,7 +231,7 @@ impl Session {
                 self.stream.write(&port.buffer, port.offset, bytemuck::cast_slice(&values))?;
             }
         }
-        self.stream.run(&self.update)?;
+        replay(&mut self.stream, &mut self.profiler, &self.update)?;
         let (buffer, range) = output(&self.update, update_graph::GRAD_NORM)?;
         let norm = self.stream.read_later(&buffer, range)?;
         // Without it the copy would travel with the next step's work, and reading would wait for that.
@@ -277,6 +301,19 @@ impl Session {
             skipped,
         })
     }
+}
+
+/// Replays a plan, under the eyes of a profiler if one watches.
+fn replay(stream: &mut Stream, profiler: &mut Option<Profiler>, executable: &Executable) -> Result<()> {
+    if let Some(profiler) = profiler {
+        // What was written goes first.
+        stream.flush()?;
+        if profiler.replay(executable)? {
+            return Ok(());
+        }
+    }
+    stream.run(executable)?;
+    Ok(())
 }
 
 /// What AdamW needs to know of step `step` (0-based): decay factor, step size, inverse root of the second correction.

@@ -1,0 +1,127 @@
+//! `viral-wgpu bench`: how fast kernels and training steps are on a device.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Value, json};
+use viral_runtime::Device;
+
+use super::cache;
+use super::options::Options;
+use super::output;
+use crate::engine;
+use crate::error::Result;
+use crate::measure::Roofline;
+use crate::measure::kernels::{self, Measured, Outcome};
+use crate::measure::shapes::{Case, MODELS, SQUARE, cases};
+
+/// Measure kernels against the device's own measured peak
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  viral-wgpu bench kernels --preset small
+  viral-wgpu bench kernels --filter attention --budget 30 --json")]
+pub(super) struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value_t = What::Kernels)]
+    what: What,
+    /// Only the shapes of one model
+    #[arg(long, value_parser = models())]
+    preset: Option<String>,
+    /// Only cases whose model/name/shape contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+    /// Seconds for one case; those that would take longer are skipped
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    budget: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// Every kernel of a step, alone
+    Kernels,
+}
+
+fn models() -> PossibleValuesParser {
+    PossibleValuesParser::new(MODELS.iter().map(|model| model.name).chain([SQUARE]))
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let device = engine::open_device(&args.options.load_defaults()?, cache::pipelines())?;
+    match args.what {
+        What::Kernels => kernels(&args, &device),
+    }
+}
+
+fn kernels(args: &Args, device: &Device) -> Result<()> {
+    let chosen = |case: &Case| {
+        args.preset.as_deref().is_none_or(|preset| preset == case.model) && case.path().contains(&args.filter)
+    };
+    let roofline = Roofline::measure(device)?;
+    let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+    if !args.json {
+        output::print(&heading(device, &roofline))?;
+    }
+    for case in cases().into_iter().filter(chosen) {
+        let outcome = kernels::measure(device, &roofline, case, args.budget)?;
+        if !args.json {
+            output::print(&line(&outcome))?;
+        }
+        match outcome {
+            Outcome::Measured(row) => rows.push(row),
+            Outcome::Skipped(case, why) => skipped.push(json!({"case": case.path(), "because": why})),
+        }
+    }
+    if args.json {
+        let report = json!({
+            "device": describe(device),
+            "peak_gflops": roofline.flops / 1e9,
+            "peak_gbytes": roofline.bytes / 1e9,
+            "rows": rows,
+            "skipped": skipped,
+        });
+        output::print(&format!("{report:#}\n"))?;
+    }
+    Ok(())
+}
+
+fn describe(device: &Device) -> Value {
+    let adapter = device.adapter();
+    json!({"adapter": adapter.name, "backend": adapter.backend.name(), "driver": adapter.driver})
+}
+
+fn heading(device: &Device, roofline: &Roofline) -> String {
+    let mut text = format!(
+        "{}: at most {:.1} GFLOP/s, {:.1} GB/s\n\n",
+        device.adapter(),
+        roofline.flops / 1e9,
+        roofline.bytes / 1e9
+    );
+    let _ = writeln!(
+        text,
+        "{:<14} {:<20} {:<22} {:>10} {:>9} {:>8} {:>7} {:>8}",
+        "model", "kernel", "shape", "ms", "GFLOP/s", "GB/s", "roof", "launches"
+    );
+    text
+}
+
+fn line(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Measured(Measured { case, shape, seconds, gflops, gbytes, share, launches, .. }) => format!(
+            "{:<14} {:<20} {shape:<22} {:>10.3} {gflops:>9.1} {gbytes:>8.1} {:>6.1}% {launches:>8}\n",
+            case.model,
+            case.name,
+            1e3 * seconds,
+            100.0 * share,
+        ),
+        Outcome::Skipped(case, why) => {
+            format!("{:<14} {:<20} {:<22} skipped: {why}\n", case.model, case.name, case.problem.shape())
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Every kernel of a training step by itself, against the roof of the device.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use viral_compiler::plan::{BufferRole, Command, Plan};
+use viral_compiler::{Options, compile};
+use viral_runtime::{Buffer, Device, Executable, SlotPool};
+
+use super::roofline::{Roofline, seconds};
+use super::shapes::Case;
+use crate::error::Result;
+
+/// Fewest runs of a case, of which the median counts; the first warms up and does not.
+const RUNS: usize = 5;
+/// Most runs.
+const MOST_RUNS: usize = 50;
+/// Share of the roof that the time of a case is estimated with before it is run.
+const TYPICAL_SHARE: f64 = 0.2;
+
+/// How fast a case is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// What was measured.
+    #[serde(flatten)]
+    pub case: Case,
+    /// Its extents in short.
+    pub shape: String,
+    /// Median time on the device in seconds.
+    pub seconds: f64,
+    /// 10⁹ floating-point operations a second.
+    pub gflops: f64,
+    /// 10⁹ bytes a second, of those that must be read and written.
+    pub gbytes: f64,
+    /// Share of the device's own measured peak, the nearer of arithmetic and bandwidth.
+    pub share: f64,
+    /// Launches.
+    pub launches: usize,
+    /// The kernels' names.
+    pub kernels: Vec<String>,
+}
+
+/// A case, measured or not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It ran.
+    Measured(Measured),
+    /// It did not, and why.
+    Skipped(Case, String),
+}
+
+/// Measures a case. One that would take longer than `budget` seconds, or that the device cannot hold, is skipped.
+///
+/// # Errors
+/// What a device can refuse, other than memory.
+pub fn measure(device: &Device, roofline: &Roofline, case: Case, budget: f64) -> Result<Outcome> {
+    let problem = &case.problem;
+    let expected = roofline.share(problem.flops(), problem.bytes(), 1.0) / TYPICAL_SHARE * (RUNS + 1) as f64;
+    if expected > budget {
+        let why = format!("would take about {expected:.0} s here; --budget {:.0} runs it", expected.ceil());
+        return Ok(Outcome::Skipped(case, why));
+    }
+    let (plan, executable) = match bind(device, case) {
+        Ok(bound) => bound,
+        Err(why) => return Ok(Outcome::Skipped(case, why)),
+    };
+    let first = seconds(&executable)?;
+    let runs = ((budget / first) as usize).clamp(RUNS, MOST_RUNS);
+    let mut times = (0..runs).map(|_| seconds(&executable)).collect::<Result<Vec<f64>>>()?;
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    Ok(Outcome::Measured(Measured {
+        case,
+        shape: problem.shape(),
+        seconds: median,
+        gflops: problem.flops() as f64 / median / 1e9,
+        gbytes: problem.bytes() as f64 / median / 1e9,
+        share: roofline.share(problem.flops(), problem.bytes(), median),
+        launches: plan.commands.iter().filter(|command| matches!(command, Command::Dispatch(_))).count(),
+        kernels: plan.kernels.iter().map(|kernel| kernel.name.clone()).collect(),
+    }))
+}
+
+/// The plan of a case, bound to memory of its own; or why that cannot be.
+///
+/// # Errors
+/// A tensor that the device cannot hold or bind.
+pub fn bind(device: &Device, case: Case) -> std::result::Result<(Plan, Executable), String> {
+    let plan =
+        compile(&case.problem.graph(), &Options::new(device.target().clone())).map_err(|error| error.to_string())?;
+    let mut buffers: HashMap<String, Buffer> = HashMap::new();
+    for declared in &plan.buffers {
+        if let BufferRole::External(name) = &declared.role {
+            let buffer = device.buffer(name, declared.bytes.next_multiple_of(16)).map_err(|error| error.to_string())?;
+            fill(device, &buffer).map_err(|error| error.to_string())?;
+            buffers.insert(name.clone(), buffer);
+        }
+    }
+    let executable = Executable::new(device, &plan, &|name| buffers.get(name).cloned(), &mut SlotPool::new());
+    Ok((plan, executable.map_err(|error| error.to_string())?))
+}
+
+/// Ordinary numbers between 0.25 and 0.75: zeros would be faster on some devices. As integers they are beyond every table.
+fn fill(device: &Device, buffer: &Buffer) -> std::result::Result<(), viral_runtime::Error> {
+    const BLOCK: usize = 1 << 20;
+    let block: Vec<f32> =
+        (0..BLOCK as u32).map(|i| 0.25 + (i.wrapping_mul(2_654_435_761) >> 9) as f32 / (1u32 << 24) as f32).collect();
+    let bytes: &[u8] = bytemuck::cast_slice(&block);
+    let mut at = 0;
+    while at < buffer.bytes() {
+        let len = (buffer.bytes() - at).min(bytes.len() as u64);
+        device.write(buffer, at, &bytes[..len as usize])?;
+        at += len;
+    }
+    Ok(())
+}

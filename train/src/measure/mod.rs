@@ -1,0 +1,16 @@
+//! How fast the device is, and where the time goes.
+//!
+//! [`roofline`] measures what the device can do at best; [`shapes`] lists kernels and shapes that matter, and [`kernels`]
+//! measures them; [`profile`] times every launch of some training steps, draws them
+//! as a [`trace`] and adds them up in a [`table`].
+
+pub mod kernels;
+pub mod profile;
+pub mod roofline;
+pub mod shapes;
+mod table;
+mod trace;
+
+pub use profile::Profiler;
+pub use roofline::Roofline;
+pub use table::{Row, Work};
