@@ -132,11 +132,11 @@ fn compare_first_step(combination: &Combination, comparison: &mut Comparison) {
     assert_eq!(gradients, results.keys().filter(|name| name.ends_with(".grad")).count(), "{}", combination.name);
 }
 
-/// Losses and norms of twelve steps, and the tensors after them.
+/// Losses and norms of every step, and the tensors after the last one.
 fn compare_training(combination: &Combination, comparison: &mut Comparison) {
     let run = Run::new(&combination.config());
     let (found, expected) = (run.metrics(), combination.expected["steps"].as_array().unwrap());
-    assert_eq!((found.len(), expected.len()), (12, 12), "{}", combination.name);
+    assert_eq!((found.len(), expected.is_empty()), (expected.len(), false), "{}", combination.name);
     for (step, expected) in found.iter().zip(expected) {
         let bound = if step.step == 0 { STATES } else { LATER };
         let figures =

@@ -39,17 +39,12 @@ fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
     Ok(())
 }
 
-/// The widest of every family, with every encoder and every language model.
+/// Wide teachers, both language models, and the encoders with fewest and most visual tokens.
 #[test]
 fn true_sizes_can_be_planned() -> TestResult {
-    for (preset, encoder, teacher) in [
-        ("llava-1.5-7b", Encoder::Clip, "sam-h"),
-        ("llava-1.5-13b", Encoder::Siglip2, "dinov2-reg-g"),
-        ("qwen2.5-7b", Encoder::Siglip2Patch14, "radio-v2.5-h"),
-        ("qwen2.5-7b", Encoder::Clip, "depth-anything-v2-l"),
-        ("llava-1.5-7b", Encoder::Siglip2, "clip-l"),
-        ("qwen2.5-7b", Encoder::Siglip2, "siglip2-so400m"),
-    ] {
+    for (preset, encoder, teacher) in
+        [("llava-1.5-7b", Encoder::Clip, "dinov2-reg-g"), ("qwen2.5-7b", Encoder::Siglip2Patch14, "sam-h")]
+    {
         let dir = tempfile::tempdir()?;
         let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
@@ -63,10 +58,22 @@ fn true_sizes_can_be_planned() -> TestResult {
 /// Weights are complete, whatever the parts: for every language model and encoder, and for every teacher.
 #[test]
 fn every_tiny_combination_is_complete() -> TestResult {
-    let teachers = TEACHERS.iter().map(Some);
+    // One of each kind: at tiny size, those of a kind are equal.
+    let kinds = [
+        "dinov2-b",
+        "dinov2-g",
+        "dinov2-reg-b",
+        "clip-l",
+        "siglip2-so400m",
+        "sam-b",
+        "depth-anything-v2-b",
+        "radio-v2.5-b",
+    ];
+    let teachers = kinds.map(|name| TEACHERS.iter().find(|teacher| teacher.name == name));
+    assert!(teachers.iter().all(Option::is_some));
     let encoders = Language::ALL.iter().flat_map(|language| Encoder::ALL.map(|encoder| (language.1, encoder.1)));
-    // One folder for each teacher, and in turn each pair of the others.
-    for (teacher, (language, encoder)) in teachers.zip(encoders.cycle()) {
+    // And in turn each pair of the others.
+    for (teacher, (language, encoder)) in teachers.into_iter().zip(encoders.cycle()) {
         let dir = tempfile::tempdir()?;
         let parts = Parts { language: Some(language), encoder: Some(encoder), teacher };
         let (config, networks) = networks(dir.path(), "tiny", &parts)?;
