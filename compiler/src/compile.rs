@@ -23,12 +23,14 @@ pub struct Options {
     pub skip: BTreeSet<Pass>,
     /// What the backward pass computes again.
     pub remat: Remat,
+    /// Whether composites that have a hand-tuned kernel are computed by it; by their expansions otherwise.
+    pub fused: bool,
 }
 
 impl Options {
     /// Everything by default, for a device.
     pub fn new(target: Target) -> Self {
-        Self { target, places: HashMap::new(), skip: BTreeSet::new(), remat: Remat::None }
+        Self { target, places: HashMap::new(), skip: BTreeSet::new(), remat: Remat::None, fused: true }
     }
 }
 
@@ -94,7 +96,7 @@ pub fn compile_traced(
     trace("remat", &graph);
     for pass in Pass::ALL {
         if !(pass.optional() && options.skip.contains(&pass)) {
-            graph = pass.run(&graph);
+            graph = pass.run(&graph, options.fused);
             verified(pass.name(), &graph)?;
             trace(pass.name(), &graph);
         }

@@ -4,12 +4,14 @@
 //! ([`Kernel`]), and what a device can do is a plain record ([`Target`]).
 //!
 //! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
-//! [`link::Linker`] under a generated header; [`gemm`] and [`rows`] say which pieces make which kernel and translate a
-//! problem into parameter words and a grid ([`Launch`]); [`probe`] has kernels that measure a device; [`table`] lists every kernel, and tests iterate over it.
+//! [`link::Linker`] under a generated header; [`gemm`], [`attention`] and [`rows`] say which pieces make which kernel and
+//! translate a problem into parameter words and a grid ([`Launch`]); [`probe`] has kernels that measure a device; [`table`]
+//! lists every kernel, and tests iterate over it.
 //!
 //! Invariants: every kernel has a form that needs no optional feature; at most 8 storage bindings, 256 invocations and
 //! 16 KiB of workgroup memory; sums are taken in f32, in an order that depends on nothing but the sizes.
 
+pub mod attention;
 #[cfg(any(test, feature = "check"))]
 pub mod check;
 pub mod gemm;

@@ -1,8 +1,9 @@
 //! The list of every hand-tuned kernel. A new kernel is one file in `wgsl/` and one line here.
 
+use crate::attention::Shape;
 use crate::probe::Probe;
 use crate::rows::Op;
-use crate::{Kernel, Target, gemm, probe, rows};
+use crate::{Kernel, Target, attention, gemm, probe, rows};
 
 /// One hand-tuned kernel.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,12 @@ pub struct Entry {
 
 /// Every hand-tuned kernel.
 pub const TABLE: &[Entry] = &[
+    Entry { name: "attention_grad_kv_lanes", variants: |target| attention::grad_kv_variants(Shape::lanes(target)) },
+    Entry { name: "attention_grad_kv_tile", variants: |_| attention::grad_kv_variants(Shape::Tile) },
+    Entry { name: "attention_grad_q_lanes", variants: |target| attention::grad_q_variants(Shape::lanes(target)) },
+    Entry { name: "attention_grad_q_tile", variants: |_| attention::grad_q_variants(Shape::Tile) },
+    Entry { name: "attention_lanes", variants: |target| attention::forward_variants(Shape::lanes(target)) },
+    Entry { name: "attention_tile", variants: |_| attention::forward_variants(Shape::Tile) },
     Entry { name: "gather_rows", variants: |_| rows::variants(Op::Gather) },
     Entry { name: "gemm_panel", variants: |target| gemm::variants(gemm::Shape::panel(target)) },
     Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile) },

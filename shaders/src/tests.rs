@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::gemm::{self, Form, Hook, Operand, Problem, Shape, Spec};
-use crate::{Access, DeviceClass, Kernel, Target, check, rows, table};
+use crate::{Access, DeviceClass, Kernel, Target, attention, check, rows, table};
 
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
@@ -111,6 +111,25 @@ fn launches_write_the_words_that_the_kernels_read() {
         let fields = gemm::PARAMS.map(|field| field.split(':').next().unwrap());
         assert_eq!(check::param_fields(&module).unwrap(), fields);
         assert_eq!(gemm::launch(&spec, &problem, &target).params.len(), gemm::PARAMS.len());
+
+        let heads = attention::Rows::dense(9, 4, 8);
+        let problem = attention::Problem {
+            batch: 2,
+            queries: 9,
+            keys: 9,
+            heads: 4,
+            groups: 2,
+            causal: true,
+            scale: 0.5,
+            q: heads,
+            k: heads,
+            v: heads,
+            dy: heads,
+        };
+        let op = attention::Op::Forward { out: true, lse: true };
+        let fields = check::param_fields(&check::parse(&attention::kernel(op, 8, &target)).unwrap()).unwrap();
+        assert_eq!(fields, attention::PARAMS);
+        assert_eq!(attention::launch(op, &problem, &target).params.len(), attention::PARAMS.len());
 
         for op in rows::Op::ALL {
             let kernel = rows::kernel(op, false);

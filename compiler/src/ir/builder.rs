@@ -357,7 +357,7 @@ impl Graph {
         self.push(ops::lora_linear::LoraLinear { scale: Real::new(scale) }, &[x, x_adapter, w, a, b])
     }
 
-    /// Scaled dot-product attention; see [`ops::attention::Attention`].
+    /// Scaled dot-product attention over `q (B, T, H, E)` and `k, v (B, S, G, E)`; see [`ops::attention::Attention`].
     pub fn attention(&mut self, q: Value, k: Value, v: Value, causal: bool, scale: f64) -> Value {
         self.push(ops::attention::Attention { causal, scale: Real::new(scale) }, &[q, k, v])
     }

@@ -7,10 +7,12 @@
 //! * `Row`: the same around reductions over the last axis; values of one element a row take part;
 //! * `Column`: one reduction over an axis that is not the last, with what is inlined into it;
 //! * `Product`: a matrix product, and what follows it element by element;
-//! * `Single`: another hand-tuned kernel, alone.
+//! * `Single`: another hand-tuned kernel, alone, or with *mates* that its one launch computes as well.
 //!
 //! Views belong to no group: a load computes its position through them. The exception are views that someone needs in
 //! memory (`forced`); they are copies and behave like elementwise operations.
+
+mod mates;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -93,7 +95,7 @@ impl Readers {
 }
 
 impl Clusters {
-    /// Groups the live values of a graph whose composites are expanded and whose reductions are in kernel form.
+    /// Groups the live values of a graph whose composites without a kernel are expanded and whose reductions are in kernel form.
     pub(crate) fn new(graph: &Graph, hints: &Hints, max_inputs: usize) -> Self {
         let mut this = Self {
             groups: Vec::new(),
@@ -109,9 +111,10 @@ impl Clusters {
                 Class::Leaf => {}
                 Class::Index | Class::View if !forced => {}
                 Class::Elementwise if this.inlined[value.index()] => {}
-                Class::Kernel => {
-                    this.open(value, kernel_kind(graph, value));
-                }
+                Class::Kernel | Class::Composite => match this.mate(graph, value, hints) {
+                    Some(group) => this.join(value, group),
+                    None => this.open(value, kernel_kind(graph, value)),
+                },
                 Class::Reduction => match reduction_extent(graph, value) {
                     (rows, columns, 1) => this.place(graph, value, Some((rows, columns)), hints, max_inputs),
                     (outer, n, inner) => {
@@ -119,7 +122,6 @@ impl Clusters {
                     }
                 },
                 Class::Elementwise | Class::Index | Class::View => this.place(graph, value, None, hints, max_inputs),
-                Class::Composite => unreachable!("composites are expanded before clustering"),
             }
         }
         this.compact();
@@ -196,7 +198,7 @@ impl Clusters {
                         of_arg.need_memory |= own.need_memory || repeats || is_output.contains(&value);
                         of_arg.moved |= own.moved || matches!(node.op, Op::Permute(_) | Op::Slice(_) | Op::Pad(_));
                     }
-                    Class::Kernel => {
+                    Class::Kernel | Class::Composite => {
                         of_arg.count += 1;
                         of_arg.need_memory = true;
                     }

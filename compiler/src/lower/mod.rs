@@ -1,4 +1,4 @@
-//! From a graph of primitives to a list of kernel launches.
+//! From a graph of primitives and composites with kernels to a list of kernel launches.
 //!
 //! [`cluster`] decides which values are computed together, [`body`] turns a group into expressions over a loop nest and
 //! [`emit`] into WGSL; [`single`] links the hand-tuned kernels. Where a group turns out to need a value in memory that

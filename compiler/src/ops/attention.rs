@@ -1,6 +1,8 @@
 //! `attention{causal, scale}(q, k, v)`: scaled dot-product attention.
 
+use super::Op;
 use super::attention_grad::{AttentionGrad, Operand};
+use super::attention_lse::AttentionLse;
 use super::attr::Real;
 use super::rule::{Class, Sample, arity};
 use crate::grad::Backward;
@@ -8,9 +10,10 @@ use crate::ir::{Graph, Value};
 use crate::types::{DType, TensorType};
 
 op! {
-    /// `softmax(scale · q·kᵀ)·v` per head: `q (B, H, T, E)`, `k, v (B, G, S, E)` with `G` dividing `H`; query head `h`
+    /// `softmax(scale · q·kᵀ)·v` per head: `q (B, T, H, E)`, `k, v (B, S, G, E)` with `G` dividing `H`; query head `h`
     /// reads key head `h / (H/G)`. Causal attention lets position `t` see positions `0..=t` and needs `S = T`.
-    /// Right-padded batches need no length mask under it: a real position never sees padding behind itself.
+    /// Heads lie behind positions, as linear maps leave them, so that nothing is moved before or after.
+    /// Right-padded batches need no length mask under causality: a real position never sees padding behind itself.
     /// Reference: A. Vaswani et al., 2017; J. Ainslie et al., GQA, 2023.
     Attention = "attention" {
         /// Whether a position sees only itself and what is before it.
@@ -21,19 +24,27 @@ op! {
 
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
         let [q, k, v] = arity(args)?;
-        check_shapes(q, k, v)?;
-        if self.causal && q.shape[2] != k.shape[2] {
-            return Err("causal attention takes as many queries as keys".into());
+        check_shapes(q, k, self.causal)?;
+        if k != v {
+            return Err("takes k and v of one type".into());
         }
         Ok(q.clone())
     }
 
     fn grad(&self, cx: &mut Backward<'_>) {
+        // What all three gradients share: row sums of dy·out, and the log-sum-exp of the scores. The forward kernel writes
+        // the latter, too.
+        let [q, k, v] = [cx.args[0], cx.args[1], cx.args[2]];
+        let (out, dy) = (cx.out, cx.dy);
+        let heads = cx.graph.shape(q)[..3].to_vec();
+        let product = cx.graph.mul(dy, out);
+        let delta = cx.graph.sum(product, &[3]);
+        let delta = cx.graph.reshape(delta, &heads);
+        let lse = cx.graph.push(AttentionLse { causal: self.causal, scale: self.scale }, &[q, k]);
         for (position, wrt) in [Operand::Query, Operand::Key, Operand::Value].into_iter().enumerate() {
             cx.give(position, |cx| {
                 let rule = AttentionGrad { wrt, causal: self.causal, scale: self.scale };
-                let args = [cx.args[0], cx.args[1], cx.args[2], cx.out, cx.dy];
-                cx.graph.push(rule, &args)
+                cx.graph.push(rule, &[q, k, v, lse, delta, dy])
             });
         }
     }
@@ -42,29 +53,65 @@ op! {
         Class::Composite
     }
 
+    fn has_kernel(&self, args: &[&TensorType]) -> bool {
+        has_kernel(args[0])
+    }
+
+    fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
+        Some((AttentionLse { causal: self.causal, scale: self.scale }.into(), args[..2].to_vec()))
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
-        let shape = graph.shape(args[0]).to_vec();
-        let grouped = Grouped::new(graph, args[0], args[1], args[2]);
-        let p = grouped.probabilities(graph, self.causal, self.scale.get());
-        let out = graph.dot(p, grouped.v);
-        Some(graph.reshape(out, &shape))
+        let grouped = Grouped::new(graph, args[0], args[1]);
+        let scores = grouped.scores(graph, self.causal, self.scale.get());
+        let largest = graph.reduce_max(scores, &[4]);
+        let largest = graph.stop_gradient(largest);
+        let shifted = graph.sub(scores, largest);
+        let weights = graph.exp(shifted);
+        let total = graph.sum(weights, &[4]);
+        let p = graph.div(weights, total);
+        let v = grouped.repeated(graph, args[2]);
+        let out = graph.dot(p, v);
+        Some(grouped.queries(graph, out))
     }
 
     fn samples() -> Vec<Sample> {
         let attention = |causal| Sample::new(Attention { causal, scale: Real::new(0.5) });
         vec![
-            attention(true).f32(&[2, 2, 5, 4]).f32(&[2, 2, 5, 4]).f32(&[2, 2, 5, 4]),
-            attention(true).f32(&[1, 4, 7, 8]).f32(&[1, 2, 7, 8]).f32(&[1, 2, 7, 8]),
-            attention(false).f32(&[2, 2, 3, 6]).f32(&[2, 2, 9, 6]).f32(&[2, 2, 9, 6]),
+            attention(true).f32(&[2, 5, 2, 4]).f32(&[2, 5, 2, 4]).f32(&[2, 5, 2, 4]),
+            attention(true).f32(&[1, 7, 4, 8]).f32(&[1, 7, 2, 8]).f32(&[1, 7, 2, 8]),
+            attention(false).f32(&[2, 3, 2, 6]).f32(&[2, 9, 2, 6]).f32(&[2, 9, 2, 6]),
+            // Head widths and lengths around the tiles of the kernels.
+            attention(true).f32(&[1, 67, 2, 64]).f32(&[1, 67, 1, 64]).f32(&[1, 67, 1, 64]),
+            attention(false).f32(&[1, 35, 2, 36]).f32(&[1, 70, 1, 36]).f32(&[1, 70, 1, 36]),
+            attention(false).f32(&[1, 66, 2, 128]).f32(&[1, 33, 1, 128]).f32(&[1, 33, 1, 128]),
+            // Too wide for the kernels.
+            attention(true).f32(&[1, 4, 1, 132]).f32(&[1, 4, 1, 132]).f32(&[1, 4, 1, 132]),
         ]
     }
 }
 
-/// Shape rule shared with the gradient.
-pub(super) fn check_shapes(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<(), String> {
-    let real = [q, k, v].iter().all(|t| t.dtype == DType::F32 && t.rank() == 4);
-    if !real || k != v || q.shape[0] != k.shape[0] || q.shape[3] != k.shape[3] || k.shape[1] == 0 || !q.shape[1].is_multiple_of(k.shape[1]) {
-        return Err("takes q (B,H,T,E) and equal k, v (B,G,S,E) with G dividing H".into());
+/// Widest head that the kernels take.
+const MAX_WIDTH: usize = 128;
+
+/// Whether the kernels of attention and its gradients take queries of this type.
+pub(super) fn has_kernel(q: &TensorType) -> bool {
+    q.shape[3].is_multiple_of(4) && q.shape[3] <= MAX_WIDTH
+}
+
+/// Shape rule shared with the log-sum-exp and the gradient.
+pub(super) fn check_shapes(q: &TensorType, k: &TensorType, causal: bool) -> Result<(), String> {
+    let real = [q, k].iter().all(|t| t.dtype == DType::F32 && t.rank() == 4);
+    if !real
+        || q.shape[0] != k.shape[0]
+        || q.shape[3] != k.shape[3]
+        || k.shape[2] == 0
+        || !q.shape[2].is_multiple_of(k.shape[2])
+    {
+        return Err("takes q (B,T,H,E) and k (B,S,G,E) with G dividing H".into());
+    }
+    if causal && q.shape[1] != k.shape[1] {
+        return Err("causal attention takes as many queries as keys".into());
     }
     Ok(())
 }
@@ -75,43 +122,64 @@ pub(super) struct Grouped {
     pub(super) q: Value,
     /// `(B, G, H/G, S, E)`, repeated
     pub(super) k: Value,
-    /// `(B, G, H/G, S, E)`, repeated
-    pub(super) v: Value,
     /// `[B, G, H/G, T, E]`
     pub(super) shape: [usize; 5],
 }
 
 impl Grouped {
-    pub(super) fn new(graph: &mut Graph, q: Value, k: Value, v: Value) -> Self {
+    pub(super) fn new(graph: &mut Graph, q: Value, k: Value) -> Self {
         let (qs, ks) = (graph.shape(q).to_vec(), graph.shape(k).to_vec());
-        let (batch, groups, keys, width) = (ks[0], ks[1], ks[2], ks[3]);
-        let shape = [batch, groups, qs[1] / groups, qs[2], width];
-        let mut repeat = |x: Value| {
-            let x = graph.reshape(x, &[batch, groups, 1, keys, width]);
-            graph.expand(x, &[batch, groups, shape[2], keys, width])
-        };
-        let (k, v) = (repeat(k), repeat(v));
-        Self { q: graph.reshape(q, &shape), k, v, shape }
+        let shape = [qs[0], ks[2], qs[2] / ks[2], qs[1], qs[3]];
+        let mut this = Self { q, k, shape };
+        this.q = this.split(graph, q);
+        this.k = this.repeated(graph, k);
+        this
     }
 
-    /// `softmax(scale · q·kᵀ)`, `(B, G, H/G, T, S)`
-    pub(super) fn probabilities(&self, graph: &mut Graph, causal: bool, scale: f64) -> Value {
+    /// `(B, T, H, E)` as `(B, G, H/G, T, E)`
+    pub(super) fn split(&self, graph: &mut Graph, x: Value) -> Value {
+        let [batch, groups, share, queries, width] = self.shape;
+        let x = graph.reshape(x, &[batch, queries, groups, share, width]);
+        graph.permute(x, &[0, 2, 3, 1, 4])
+    }
+
+    /// `(B, T, H)` as `(B, G, H/G, T, 1)`
+    pub(super) fn split_rows(&self, graph: &mut Graph, x: Value) -> Value {
+        let [batch, groups, share, queries, _] = self.shape;
+        let x = graph.reshape(x, &[batch, queries, groups, share, 1]);
+        graph.permute(x, &[0, 2, 3, 1, 4])
+    }
+
+    /// `(B, S, G, E)` as `(B, G, H/G, S, E)`
+    pub(super) fn repeated(&self, graph: &mut Graph, x: Value) -> Value {
+        let [batch, groups, share, _, width] = self.shape;
+        let keys = graph.shape(x)[1];
+        let x = graph.permute(x, &[0, 2, 1, 3]);
+        let x = graph.reshape(x, &[batch, groups, 1, keys, width]);
+        graph.expand(x, &[batch, groups, share, keys, width])
+    }
+
+    /// The inverse of `split`, for any last axis.
+    pub(super) fn queries(&self, graph: &mut Graph, x: Value) -> Value {
+        let [batch, groups, share, queries, _] = self.shape;
+        let width = graph.shape(x)[4];
+        let x = graph.permute(x, &[0, 3, 1, 2, 4]);
+        graph.reshape(x, &[batch, queries, groups * share, width])
+    }
+
+    /// `scale · q·kᵀ`, `(B, G, H/G, T, S)`, with what a position does not see far below any score.
+    pub(super) fn scores(&self, graph: &mut Graph, causal: bool, scale: f64) -> Value {
         let kt = graph.transpose(self.k);
         let raw = graph.dot(self.q, kt);
-        let mut scores = graph.scale(raw, scale);
-        if causal {
-            let shape = graph.shape(scores).to_vec();
-            let (query, key) = (graph.iota(&shape, 3), graph.iota(&shape, 4));
-            let hidden = graph.less(query, key);
-            // Far below any score, and finite: exp of the difference is exactly zero.
-            let floor = graph.constant(DType::F32, -1e30, &shape);
-            scores = graph.select(hidden, floor, scores);
+        let scores = graph.scale(raw, scale);
+        if !causal {
+            return scores;
         }
-        let largest = graph.reduce_max(scores, &[4]);
-        let largest = graph.stop_gradient(largest);
-        let shifted = graph.sub(scores, largest);
-        let weights = graph.exp(shifted);
-        let total = graph.sum(weights, &[4]);
-        graph.div(weights, total)
+        let shape = graph.shape(scores).to_vec();
+        let (query, key) = (graph.iota(&shape, 3), graph.iota(&shape, 4));
+        let hidden = graph.less(query, key);
+        // Finite: exp of the difference is exactly zero.
+        let floor = graph.constant(DType::F32, -1e30, &shape);
+        graph.select(hidden, floor, scores)
     }
 }

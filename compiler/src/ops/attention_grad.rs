@@ -1,11 +1,12 @@
-//! `attention_grad{wrt, causal, scale}(q, k, v, out, dy)`: gradient of attention.
+//! `attention_grad{wrt, causal, scale}(q, k, v, lse, delta, dy)`: gradient of attention.
 
-use super::attention::{Grouped, check_shapes};
+use super::Op;
+use super::attention::{Grouped, check_shapes, has_kernel};
 use super::attr::{Attr, Real};
-use super::rule::{Class, Sample, arity};
+use super::rule::{Class, Gen, Sample, arity};
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 /// An operand of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +39,9 @@ impl Attr for Operand {
 }
 
 op! {
-    /// Gradient of `attention` with respect to one operand, from the operands, the result and the gradient of the result.
-    /// With P the attention weights and δ the row sums of dy·out:  dS = P ∘ (dy·vᵀ - δ),  dq = scale · dS·k,
+    /// Gradient of `attention` with respect to one operand, from the operands, the log-sum-exp of the scores (`attention_lse`,
+    /// `(B, T, H)`), the row sums δ of dy·out `(B, T, H)` and the gradient of the result.
+    /// With the attention weights P = exp(scale · q·kᵀ - lse):  dS = P ∘ (dy·vᵀ - δ),  dq = scale · dS·k,
     /// dk = scale · dSᵀ·q,  dv = Pᵀ·dy, the last two summed over the query heads of a group.
     /// Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
     AttentionGrad = "attention_grad" {
@@ -52,10 +54,11 @@ op! {
     },
 
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
-        let [q, k, v, out, dy] = arity(args)?;
-        check_shapes(q, k, v)?;
-        if out != q || dy != q {
-            return Err("the result and its gradient have the type of q".into());
+        let [q, k, v, lse, delta, dy] = arity(args)?;
+        check_shapes(q, k, self.causal)?;
+        let rows = TensorType::f32(q.shape[..3].to_vec());
+        if k != v || dy != q || *lse != rows || *delta != rows {
+            return Err("takes k and v of one type, the result's gradient of q's, and two f32[B,T,H]".into());
         }
         Ok(match self.wrt {
             Operand::Query => q.clone(),
@@ -72,48 +75,59 @@ op! {
         Class::Composite
     }
 
+    fn has_kernel(&self, args: &[&TensorType]) -> bool {
+        has_kernel(args[0])
+    }
+
+    // Both gradients with respect to what keys own come from one launch.
+    fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
+        let wrt = if self.wrt == Operand::Value { Operand::Key } else { self.wrt };
+        Some((AttentionGrad { wrt, ..self.clone() }.into(), args.to_vec()))
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
-        let grouped = Grouped::new(graph, args[0], args[1], args[2]);
-        let [batch, groups, _, _, width] = grouped.shape;
-        let p = grouped.probabilities(graph, self.causal, self.scale.get());
-        let (out, dy) = (graph.reshape(args[3], &grouped.shape), graph.reshape(args[4], &grouped.shape));
+        let grouped = Grouped::new(graph, args[0], args[1]);
+        let [batch, groups, share, _, width] = grouped.shape;
+        let scores = grouped.scores(graph, self.causal, self.scale.get());
+        let lse = grouped.split_rows(graph, args[3]);
+        let shifted = graph.sub(scores, lse);
+        let p = graph.exp(shifted);
+        let dy = grouped.split(graph, args[5]);
         let of_heads = match self.wrt {
             Operand::Value => {
                 let pt = graph.transpose(p);
                 graph.dot(pt, dy)
             }
             Operand::Query | Operand::Key => {
-                let product = graph.mul(dy, out);
-                let delta = graph.sum(product, &[4]);
-                let vt = graph.transpose(grouped.v);
+                let v = grouped.repeated(graph, args[2]);
+                let vt = graph.transpose(v);
                 let dp = graph.dot(dy, vt);
+                let delta = grouped.split_rows(graph, args[4]);
                 let centred = graph.sub(dp, delta);
                 let ds = graph.mul(p, centred);
                 let ds = graph.scale(ds, self.scale.get());
                 if self.wrt == Operand::Query {
-                    graph.dot(ds, grouped.k)
-                } else {
-                    let dst = graph.transpose(ds);
-                    graph.dot(dst, grouped.q)
+                    let dq = graph.dot(ds, grouped.k);
+                    return Some(grouped.queries(graph, dq));
                 }
+                let dst = graph.transpose(ds);
+                graph.dot(dst, grouped.q)
             }
         };
-        Some(if self.wrt == Operand::Query {
-            let shape = graph.shape(args[0]).to_vec();
-            graph.reshape(of_heads, &shape)
-        } else {
-            let keys = graph.shape(args[1])[2];
-            let summed = if grouped.shape[2] == 1 { of_heads } else { graph.sum(of_heads, &[2]) };
-            graph.reshape(summed, &[batch, groups, keys, width])
-        })
+        let keys = graph.shape(args[1])[1];
+        let summed = if share == 1 { of_heads } else { graph.sum(of_heads, &[2]) };
+        let summed = graph.reshape(summed, &[batch, groups, keys, width]);
+        Some(graph.permute(summed, &[0, 2, 1, 3]))
     }
 
     fn samples() -> Vec<Sample> {
-        let grad = |wrt| {
-            let (q, k) = ([1, 4, 5, 4], [1, 2, 5, 4]);
-            let rule = AttentionGrad { wrt, causal: true, scale: Real::new(0.5) };
-            Sample::new(rule).f32(&q).f32(&k).f32(&k).f32(&q).f32(&q)
+        let grad = |wrt, causal, q: [usize; 4], k: [usize; 4]| {
+            let rule = AttentionGrad { wrt, causal, scale: Real::new(0.5) };
+            // A log-sum-exp above every score, as it always is.
+            let sample = Sample::new(rule).f32(&q).f32(&k).f32(&k).arg(DType::F32, &q[..3], Gen::Uniform(1.0, 2.0));
+            sample.f32(&q[..3]).f32(&q)
         };
-        vec![grad(Operand::Query), grad(Operand::Key), grad(Operand::Value)]
+        let all = [Operand::Query, Operand::Key, Operand::Value];
+        all.map(|wrt| grad(wrt, true, [1, 5, 4, 4], [1, 5, 2, 4])).to_vec()
     }
 }

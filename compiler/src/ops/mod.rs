@@ -68,6 +68,16 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.expand(graph, args),)*)* }
             }
 
+            /// Whether a hand-tuned kernel takes this composite with arguments of these types.
+            pub fn has_kernel(&self, args: &[&TensorType]) -> bool {
+                match self { $($(Op::$variant(op) => op.has_kernel(args),)*)* }
+            }
+
+            /// What one launch of a hand-tuned kernel computes; nodes with equal ones are computed together.
+            pub fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
+                match self { $($(Op::$variant(op) => op.launch(args),)*)* }
+            }
+
             /// WGSL expression of an elementwise operation.
             pub fn wgsl(&self, args: &[&str]) -> String {
                 match self { $($(Op::$variant(op) => op.wgsl(args),)*)* }
@@ -185,7 +195,8 @@ registry! {
     "view": { reshape::Reshape, permute::Permute, expand::Expand, slice::Slice, pad::Pad, stop_gradient::StopGradient, tag::Tag }
     "kernel": { dot::Dot, gather::Gather, scatter::Scatter }
     "composite": {
-        rms_norm::RmsNorm, layer_norm::LayerNorm, swiglu::SwiGlu, rope::Rope, lora_linear::LoraLinear, attention::Attention, attention_grad::AttentionGrad,
-        cross_entropy::CrossEntropy, cosine_align::CosineAlign, unit_rows::UnitRows, global_norm::GlobalNorm, adamw::AdamW,
+        rms_norm::RmsNorm, layer_norm::LayerNorm, swiglu::SwiGlu, rope::Rope, lora_linear::LoraLinear, attention::Attention,
+        attention_lse::AttentionLse, attention_grad::AttentionGrad, cross_entropy::CrossEntropy, cosine_align::CosineAlign,
+        unit_rows::UnitRows, global_norm::GlobalNorm, adamw::AdamW,
     }
 }

@@ -60,6 +60,17 @@ pub trait OpRule: Clone + Debug + Eq + Hash {
         None
     }
 
+    /// Whether a hand-tuned kernel takes this composite with arguments of these types; it is expanded otherwise.
+    fn has_kernel(&self, _args: &[&TensorType]) -> bool {
+        false
+    }
+
+    /// What one launch of a hand-tuned kernel computes, named by one of its results: nodes with equal ones are *mates*,
+    /// and computed together.
+    fn launch(&self, _args: &[Value]) -> Option<(super::Op, Vec<Value>)> {
+        None
+    }
+
     /// WGSL expression of an elementwise operation. Expressions are scalars or `vec4`s; constants are written
     /// `F(1.0)`, with the alias `F` for the float type in use.
     fn wgsl(&self, _args: &[&str]) -> String {

@@ -45,10 +45,10 @@ impl Pass {
         self == Pass::Simplify
     }
 
-    /// Applies the pass.
-    pub fn run(self, graph: &Graph) -> Graph {
+    /// Applies the pass. Composites that have a kernel stay what they are where `fused` says so.
+    pub fn run(self, graph: &Graph, fused: bool) -> Graph {
         match self {
-            Pass::Composites => composites::expand(graph),
+            Pass::Composites => composites::expand(graph, fused),
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
             Pass::Outputs => separate_outputs(graph),

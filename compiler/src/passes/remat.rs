@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{Graph, Value};
+use crate::ir::{Graph, Node, Value};
 use crate::ops::{Class, Op};
 
 /// Label of the tags on block inputs.
@@ -44,8 +44,12 @@ pub(crate) fn apply(graph: &Graph, policy: Remat) -> Graph {
     for value in graph.values().filter(|v| live[v.index()]) {
         let node = graph.node(value);
         let args: Vec<Value> = match value >= backward {
-            true => node.args.iter().map(|&arg| second.recomputed(arg)).collect(),
-            false => node.args.iter().map(|arg| second.first[arg]).collect(),
+            // An expensive value that the backward pass makes of forward values alone, such as what else the forward kernel
+            // can write, is kept like those.
+            true if !second.belongs_to_forward(node, backward) => {
+                node.args.iter().map(|&arg| second.recomputed(arg)).collect()
+            }
+            _ => node.args.iter().map(|arg| second.first[arg]).collect(),
         };
         let name = graph.name(value).map(str::to_owned);
         let mapped = second.result.named(name, |result| result.push(node.op.clone(), &args));
@@ -110,6 +114,10 @@ impl Second<'_> {
         again
     }
 
+    fn belongs_to_forward(&self, node: &Node, backward: Value) -> bool {
+        self.policy == Remat::Cheap && is_expensive(&node.op) && node.args.iter().all(|&arg| arg < backward)
+    }
+
     fn is_kept(&self, value: Value) -> bool {
         let expensive = self.policy == Remat::Cheap && is_expensive(&self.graph.node(value).op);
         expensive || !self.block_of.contains_key(&value)
@@ -123,7 +131,8 @@ impl Second<'_> {
 
 /// Operations whose results are worth their memory.
 fn is_expensive(op: &Op) -> bool {
-    op.class() == Class::Kernel || matches!(op, Op::LoraLinear(_) | Op::Attention(_) | Op::AttentionGrad(_))
+    op.class() == Class::Kernel
+        || matches!(op, Op::LoraLinear(_) | Op::Attention(_) | Op::AttentionLse(_) | Op::AttentionGrad(_))
 }
 
 #[cfg(test)]

@@ -44,9 +44,7 @@ pub(crate) fn multimodal() -> Graph {
             };
             let (q, k, v) = (project(g, "q", heads), project(g, "k", groups), project(g, "v", groups));
             let (q, k) = (g.rope(q, cos, sin), g.rope(k, cos, sin));
-            let [q, k, v] = [q, k, v].map(|x| g.permute(x, &[0, 2, 1, 3]));
             let y = g.attention(q, k, v, true, 0.4);
-            let y = g.permute(y, &[0, 2, 1, 3]);
             let y = g.reshape(y, &[batch * tokens, heads * head]);
             let y = adapted(g, &format!("o.{layer}"), y, width);
             let h = g.add(h, y);

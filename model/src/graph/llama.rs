@@ -79,9 +79,7 @@ impl Decoder<'_> {
             let [q, k, v] = [(q, c.heads), (k, c.kv_heads), (v, c.kv_heads)]
                 .map(|(x, heads)| g.reshape(x, &[self.batch, self.tokens, heads, c.head_dim]));
             let [q, k] = [q, k].map(|x| g.rope(x, cos, sin));
-            let [q, k, v] = [q, k, v].map(|x| g.permute(x, &[0, 2, 1, 3])); // (B, H, T, E)
-            let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5));
-            let y = g.permute(y, &[0, 2, 1, 3]);
+            let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5)); // (B, T, H, E)
             g.reshape(y, &[self.batch * self.tokens, c.query_width()])
         });
         let y = self.linear(g, leaves, LinearMap::O, y, c.hidden_size, c.output_bias);

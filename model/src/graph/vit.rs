@@ -82,7 +82,7 @@ impl Block {
         ((channels / self.heads.max(1)) as f64).powf(-0.5)
     }
 
-    /// Query, key and value of `x (I, T, C)`, each `(I, H, T, E)`.
+    /// Query, key and value of `x (I, T, C)`, each `(I, T, H, E)`.
     pub(super) fn query_key_value(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> [Value; 3] {
         let [images, tokens, channels] = extents(g, x);
         let parts = match self.names.attention {
@@ -94,16 +94,12 @@ impl Block {
                 [0, 1, 2].map(|part| g.slice(all, 2, part * channels, channels))
             }
         };
-        parts.map(|y| {
-            let y = g.reshape(y, &[images, tokens, self.heads, channels / self.heads.max(1)]);
-            g.permute(y, &[0, 2, 1, 3])
-        })
+        parts.map(|y| g.reshape(y, &[images, tokens, self.heads, channels / self.heads.max(1)]))
     }
 
-    /// The output projection of what attention made, `(I, H, T, E)` to `(I, T, C)`.
+    /// The output projection of what attention made, `(I, T, H, E)` to `(I, T, C)`.
     pub(super) fn attended(&self, g: &mut Graph, leaves: &Leaves, y: Value) -> Value {
-        let [images, heads, tokens, head_dim] = extents(g, y);
-        let y = g.permute(y, &[0, 2, 1, 3]);
+        let [images, tokens, heads, head_dim] = extents(g, y);
         let y = g.reshape(y, &[images, tokens, heads * head_dim]);
         leaves.linear(g, self.names.output, y, heads * head_dim, true)
     }

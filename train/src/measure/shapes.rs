@@ -234,8 +234,8 @@ impl Problem {
                 g.output("c", c);
             }
             Self::Attention { batch, heads, kv_heads, tokens, width, backward } => {
-                let q = leaf(&mut g, "q", &[batch, heads, tokens, width], backward);
-                let [k, v] = ["k", "v"].map(|name| leaf(&mut g, name, &[batch, kv_heads, tokens, width], backward));
+                let q = leaf(&mut g, "q", &[batch, tokens, heads, width], backward);
+                let [k, v] = ["k", "v"].map(|name| leaf(&mut g, name, &[batch, tokens, kv_heads, width], backward));
                 let y = g.attention(q, k, v, true, (width as f64).powf(-0.5));
                 let operands = [q, k, v];
                 outputs(&mut g, y, if backward { &operands[..] } else { &[] });

@@ -1,6 +1,7 @@
 //! Hand-tuned kernels: views of their operands become offsets and strides, so that a transposed, permuted or repeated
 //! operand costs no copy.
 
+mod attention;
 mod dot;
 mod rows;
 
@@ -31,6 +32,9 @@ pub(crate) fn lower(
         Op::Gather(_) => cx.rows(row_kernels::Op::Gather, node.args[0], node.args[1], target),
         Op::Scatter(op) if op.unique => cx.rows(row_kernels::Op::Scatter, node.args[0], node.args[1], target),
         Op::Scatter(_) => cx.rows(row_kernels::Op::ScatterAdd, node.args[0], node.args[1], target),
+        Op::Attention(op) => cx.attention(stored, op.causal, op.scale.get(), target),
+        Op::AttentionLse(op) => cx.attention(stored, op.causal, op.scale.get(), target),
+        Op::AttentionGrad(op) => cx.attention_grad(stored, op.causal, op.scale.get(), target),
         other => unreachable!("{other} has no hand-tuned kernel"),
     }?;
     // These kernels read and write through different bindings, which a device allows for different buffers only.

@@ -262,7 +262,10 @@ fn attention(g: &mut Graph, block: &Block, leaves: &Leaves, x: Value, side: usiz
     let [batch, tokens, channels] = extents(g, x);
     let (heads, width) = (block.heads, channels / block.heads.max(1));
     let qkv = block.query_key_value(g, leaves, x);
-    let [q, k, v] = qkv.map(|x| g.reshape(x, &[batch * heads, tokens, width]));
+    let [q, k, v] = qkv.map(|x| {
+        let x = g.permute(x, &[0, 2, 1, 3]);
+        g.reshape(x, &[batch * heads, tokens, width])
+    });
     let [by_row, by_column] = ["attn.rel_pos_h", "attn.rel_pos_w"]
         .map(|name| LeafSource::relative(&leaves.name(name), side).leaf(g, &[side, side, width]));
 
@@ -301,6 +304,7 @@ fn attention(g: &mut Graph, block: &Block, leaves: &Leaves, x: Value, side: usiz
     }
     let y = g.concat(&parts, 0);
     let y = g.reshape(y, &[batch, heads, tokens, width]);
+    let y = g.permute(y, &[0, 2, 1, 3]);
     block.attended(g, leaves, y)
 }
 

@@ -1,0 +1,270 @@
+//! Attention and its gradients: which pieces make which kernel, and how a problem becomes parameter words and a grid.
+//!
+//! ```text
+//! out[b, t, h] = sum_s softmax_s(scale * q[b, t, h] . k[b, s, h / (H/G)]) * v[b, s, h / (H/G)]
+//! ```
+//!
+//! All f32, on rows of E floats. Operands are strided, so that a permuted or sliced projection needs no copy; results are dense,
+//! heads behind positions. No kernel stores anything of the size T x S.
+
+use crate::launch::fold;
+use crate::link::{Const, Linker};
+use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
+
+/// What one launch computes. At least one of its results must be wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// The result, and the log-sum-exp of the scores. Storage bindings: q, k, then v and the result, then the log-sum-exp.
+    Forward {
+        /// Whether the result is wanted.
+        out: bool,
+        /// Whether the log-sum-exp is wanted.
+        lse: bool,
+    },
+    /// The gradient of q. Storage bindings: q, k, v, log-sum-exp, delta, dy, dq.
+    GradQuery,
+    /// The gradients of k and v. Storage bindings: q, k, v, log-sum-exp, delta, dy, then dk, then dv.
+    GradKey {
+        /// Whether the gradient of k is wanted.
+        dk: bool,
+        /// Whether the gradient of v is wanted.
+        dv: bool,
+    },
+}
+
+/// Widest head that the kernels take, in floats; the width is a multiple of four.
+pub const MAX_WIDTH: u32 = 128;
+
+/// A strided operand (B, rows, heads, E). All numbers count floats and are multiples of four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rows {
+    /// Of the first element from the start of the binding.
+    pub offset: u32,
+    /// From one batch row to the next.
+    pub batch: u32,
+    /// From one position to the next.
+    pub row: u32,
+    /// From one head to the next.
+    pub head: u32,
+}
+
+/// The run-time half of a launch. All sizes are at least 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Problem {
+    /// B.
+    pub batch: u32,
+    /// T.
+    pub queries: u32,
+    /// S.
+    pub keys: u32,
+    /// H, heads of q.
+    pub heads: u32,
+    /// G, heads of k and v; divides H.
+    pub groups: u32,
+    /// Whether position t sees keys 0 ..= t only.
+    pub causal: bool,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Queries.
+    pub q: Rows,
+    /// Keys.
+    pub k: Rows,
+    /// Values; ignored where the result is not wanted.
+    pub v: Rows,
+    /// Gradient of the result; ignored by the forward kernel.
+    pub dy: Rows,
+}
+
+/// The tiling of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// Tiles of 64 rows in workgroup memory: GPUs.
+    Tile,
+    /// Two rows in the registers of each lane of one SIMD vector: software devices.
+    Lanes {
+        /// Width of the vector, which is the size of the workgroup.
+        lanes: u32,
+    },
+}
+
+impl Rows {
+    /// Densely stored rows of `heads` times `width` floats.
+    pub fn dense(rows: u32, heads: u32, width: u32) -> Self {
+        Self { offset: 0, batch: rows * heads * width, row: heads * width, head: width }
+    }
+
+    fn words(&self) -> [u32; 4] {
+        [self.offset, self.batch, self.row, self.head].map(|floats| floats / 4)
+    }
+}
+
+impl Shape {
+    /// The shape for `target`.
+    pub fn choose(target: &Target) -> Self {
+        match target.class {
+            DeviceClass::Cpu => Self::lanes(target),
+            DeviceClass::Gpu => Self::Tile,
+        }
+    }
+
+    /// The lanes shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
+    pub fn lanes(target: &Target) -> Self {
+        Self::Lanes { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64) }
+    }
+
+    /// Rows that one workgroup computes.
+    fn rows(self) -> u32 {
+        match self {
+            Shape::Tile => 64,
+            Shape::Lanes { lanes } => 2 * lanes,
+        }
+    }
+}
+
+/// The kernel for heads of `width` floats on `target`. Its text depends on the target's class and subgroup size only.
+pub fn kernel(op: Op, width: u32, target: &Target) -> Kernel {
+    link(op, width, Shape::choose(target))
+}
+
+/// Parameters and grid of one dispatch of [`kernel`]`(op, .., target)`.
+pub fn launch(op: Op, problem: &Problem, target: &Target) -> Launch {
+    let (rows, heads) = match op {
+        Op::Forward { .. } | Op::GradQuery => (problem.queries, problem.heads),
+        Op::GradKey { .. } => (problem.keys, problem.groups),
+    };
+    let row_tiles = rows.div_ceil(Shape::choose(target).rows());
+    let tiles = problem.batch.saturating_mul(heads).saturating_mul(row_tiles);
+    let groups = fold(tiles, target);
+    let Problem { queries, keys, heads, groups: key_heads, causal, scale, .. } = *problem;
+    let mut params = vec![queries, keys, heads, key_heads, u32::from(causal), scale.to_bits()];
+    for operand in [problem.q, problem.k, problem.v, problem.dy] {
+        params.extend(operand.words());
+    }
+    params.extend([row_tiles, tiles, groups[0]]);
+    Launch { params, groups }
+}
+
+/// The kernel for heads of `width` floats in a given shape; [`kernel`] chooses the shape from the target.
+pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
+    debug_assert!(width.is_multiple_of(4) && width <= MAX_WIDTH, "heads of {width} floats");
+    let mut linker = Linker::new().constant("CELLS", Const::U32(width / 4));
+    let (suffix, workgroup, tiling) = match shape {
+        Shape::Tile => ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl")),
+        Shape::Lanes { lanes } => {
+            linker = linker.constant("LANES", Const::U32(lanes));
+            (format!("lanes{lanes}"), lanes, include_str!("../lib/attention_lanes.wgsl"))
+        }
+    };
+    let tile = shape == Shape::Tile;
+    let body = |of_tile, of_lanes| if tile { of_tile } else { of_lanes };
+    let hook = |wanted, some, none| if wanted { some } else { none };
+    linker = linker.part(include_str!("../lib/attention_params.wgsl"));
+    let (name, reads, writes, linker, body) = match op {
+        Op::Forward { out, lse } => (
+            format!("attention_{suffix}{}{}", hook(out, "_out", ""), hook(lse, "_lse", "")),
+            if out { 3 } else { 2 },
+            u32::from(out) + u32::from(lse),
+            linker
+                .constant("LSE_BINDING", Const::U32(if out { 5 } else { 3 }))
+                .part(include_str!("../lib/attention_forward_params.wgsl"))
+                .part(hook(
+                    out,
+                    include_str!("../lib/attention_out.wgsl"),
+                    include_str!("../lib/attention_out_none.wgsl"),
+                ))
+                .part(hook(
+                    lse,
+                    include_str!("../lib/attention_lse.wgsl"),
+                    include_str!("../lib/attention_lse_none.wgsl"),
+                )),
+            body(include_str!("../wgsl/attention_tile.wgsl"), include_str!("../wgsl/attention_lanes.wgsl")),
+        ),
+        Op::GradQuery => (
+            format!("attention_grad_q_{suffix}"),
+            6,
+            1,
+            linker.part(include_str!("../lib/attention_grad_params.wgsl")),
+            body(
+                include_str!("../wgsl/attention_grad_q_tile.wgsl"),
+                include_str!("../wgsl/attention_grad_q_lanes.wgsl"),
+            ),
+        ),
+        Op::GradKey { dk, dv } => (
+            format!("attention_grad_kv_{suffix}{}{}", hook(dk, "_dk", ""), hook(dv, "_dv", "")),
+            6,
+            u32::from(dk) + u32::from(dv),
+            linker
+                .constant("DK_BINDING", Const::U32(7))
+                .constant("DV_BINDING", Const::U32(if dk { 8 } else { 7 }))
+                .part(include_str!("../lib/attention_grad_params.wgsl"))
+                .part(hook(dk, include_str!("../lib/attention_dk.wgsl"), include_str!("../lib/attention_dk_none.wgsl")))
+                .part(hook(
+                    dv,
+                    include_str!("../lib/attention_dv.wgsl"),
+                    include_str!("../lib/attention_dv_none.wgsl"),
+                )),
+            body(
+                include_str!("../wgsl/attention_grad_kv_tile.wgsl"),
+                include_str!("../wgsl/attention_grad_kv_lanes.wgsl"),
+            ),
+        ),
+    };
+    let mut bindings = vec![Access::Read; reads];
+    bindings.extend((0..writes).map(|_| Access::ReadWrite));
+    Kernel {
+        name: format!("{name}_{width}"),
+        wgsl: linker.part(tiling).part(body).link(),
+        bindings,
+        param_words: PARAMS.len() as u32,
+        workgroup: [workgroup, 1, 1],
+        requires: Requirements::default(),
+    }
+}
+
+/// Fields of `Params` in `attention_params.wgsl`, in the order in which [`launch`] writes them.
+pub(crate) const PARAMS: [&str; 25] = [
+    "queries",
+    "keys",
+    "heads",
+    "groups",
+    "causal",
+    "scale", //
+    "q_offset",
+    "q_batch",
+    "q_row",
+    "q_head", //
+    "k_offset",
+    "k_batch",
+    "k_row",
+    "k_head", //
+    "v_offset",
+    "v_batch",
+    "v_row",
+    "v_head", //
+    "dy_offset",
+    "dy_batch",
+    "dy_row",
+    "dy_head", //
+    "row_tiles",
+    "tiles",
+    "grid_x",
+];
+
+/// Widths that the kernels are tested with: the narrowest, those of common models, and an odd one.
+const WIDTHS: [u32; 5] = [4, 64, 68, 80, 128];
+
+pub(crate) fn forward_variants(shape: Shape) -> Vec<Kernel> {
+    let wanted = [(true, false), (true, true), (false, true)];
+    let ops = wanted.map(|(out, lse)| Op::Forward { out, lse });
+    WIDTHS.iter().flat_map(|&width| ops.map(|op| link(op, width, shape))).collect()
+}
+
+pub(crate) fn grad_q_variants(shape: Shape) -> Vec<Kernel> {
+    WIDTHS.map(|width| link(Op::GradQuery, width, shape)).to_vec()
+}
+
+pub(crate) fn grad_kv_variants(shape: Shape) -> Vec<Kernel> {
+    let wanted = [(true, false), (true, true), (false, true)];
+    let ops = wanted.map(|(dk, dv)| Op::GradKey { dk, dv });
+    WIDTHS.iter().flat_map(|&width| ops.map(|op| link(op, width, shape))).collect()
+}
