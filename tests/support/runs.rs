@@ -76,19 +76,7 @@ impl Run {
 
     /// All that a run of the same numbers has in common with this one.
     pub(crate) fn bits(&self) -> Bits {
-        let text = fs::read_to_string(self.path().join("metrics.jsonl")).unwrap();
-        let figures = text.lines().map(|line| {
-            let mut figures: Json = serde_json::from_str(line).unwrap();
-            for time in ["seconds", "tokens_per_second"] {
-                figures.as_object_mut().unwrap().remove(time).unwrap();
-            }
-            figures.to_string()
-        });
-        let files = file_names(&self.adapter()).into_iter();
-        Bits {
-            metrics: figures.collect(),
-            adapter: files.map(|name| (name.clone(), fs::read(self.adapter().join(name)).unwrap())).collect(),
-        }
+        Bits::of(&self.path())
     }
 }
 
@@ -100,6 +88,24 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
+    /// Of a run folder.
+    pub(crate) fn of(run: &Path) -> Self {
+        let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let figures = text.lines().map(|line| {
+            let mut figures: Json = serde_json::from_str(line).unwrap();
+            for time in ["seconds", "tokens_per_second", "device_bytes", "host_bytes"] {
+                figures.as_object_mut().unwrap().remove(time).unwrap();
+            }
+            figures.to_string()
+        });
+        let adapter = run.join("adapter");
+        let files = file_names(&adapter).into_iter();
+        Self {
+            metrics: figures.collect(),
+            adapter: files.map(|name| (name.clone(), fs::read(adapter.join(name)).unwrap())).collect(),
+        }
+    }
+
     /// Fails with the first difference. Files named in `except` may differ.
     #[track_caller]
     pub(crate) fn assert_equal(&self, other: &Self, except: &[&str], place: &str) {

@@ -207,8 +207,8 @@ impl Graph {
         self.outputs.push((name.into(), value));
     }
 
-    /// Removes all named results.
-    pub(crate) fn take_outputs(&mut self) -> Vec<(String, Value)> {
+    /// Removes all named results, for whoever wants others of the same graph.
+    pub fn take_outputs(&mut self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.outputs)
     }
 

@@ -13,12 +13,12 @@ pub(crate) fn config(what: impl Into<String>, why: impl Into<String>, hint: impl
 }
 
 /// Three steps in a row without a finite gradient.
-pub(crate) fn not_finite(step: u64) -> Error {
+pub(crate) fn not_finite(step: u64, why: String) -> Error {
     Error {
         kind: Kind::NonFinite,
-        what: format!("the gradients were not finite for three steps in a row, the last of them step {step}"),
+        what: format!("figures were not finite for three steps in a row, the last of them step {step}"),
         place: String::new(),
-        why: "a loss or an activation overflowed; the trained tensors still have their last finite values".into(),
+        why: format!("{why}\nthe trained tensors still have their last finite values"),
         hint: "try a lower train.lr, a longer warm-up, or train.max_grad_norm = 1.0".into(),
     }
 }

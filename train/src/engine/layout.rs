@@ -31,6 +31,18 @@ pub(crate) struct Group {
     pub(crate) len: usize,
 }
 
+impl Group {
+    /// What the group is called in figures.
+    pub(crate) fn name(&self) -> &'static str {
+        match (self.rate, self.decays) {
+            (Rate::Main, true) => "main",
+            (Rate::Main, false) => "main_no_decay",
+            (Rate::Projector, true) => "projector",
+            (Rate::Projector, false) => "projector_no_decay",
+        }
+    }
+}
+
 /// A trained tensor's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {

@@ -10,11 +10,13 @@
 //! 6. [`session`] compiles the graphs, uploads everything and runs one step after the other;
 //! 7. [`save`] writes what was trained.
 //!
-//! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`report`] and [`inspect`] show what a run computes.
+//! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`guard`] looks at every
+//! step's figures. [`report`] and [`inspect`] show what a run computes.
 
 mod bundle;
 mod checkpoint;
 mod errors;
+mod guard;
 mod init;
 mod inspect;
 mod layout;
@@ -23,6 +25,8 @@ mod report;
 mod save;
 mod session;
 mod step_graph;
+#[cfg(test)]
+mod tests;
 mod update_graph;
 
 use std::collections::BTreeMap;
@@ -36,22 +40,20 @@ use crate::config::Config;
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
 use crate::measure::Profiler;
-use crate::run::{DeviceRecord, Interrupt, Outcome, Recorder, RunFolder, RunRecord, Summary};
+use crate::run::{DeviceRecord, Interrupt, Recorder, RunFolder, RunRecord, Summary};
 use crate::store::{Disk, SystemDisk};
 pub use bundle::{Bundle, Networks};
 pub use checkpoint::Resume;
 use checkpoint::{Keeper, Start};
+use guard::Guard;
 pub use inspect::Inspection;
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
 pub use report::{dump, plan_report};
-pub use session::Session;
+pub use session::{Culprit, Session};
 
 /// Threads that prepare batches ahead of the device.
 const WORKERS: usize = 2;
-/// Steps without a finite gradient, one after the other, that end a run.
-const MAX_SKIPPED: u64 = 3;
-
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -148,35 +150,31 @@ impl<'c> Training<'c> {
         let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
         let mut loader = Loader::start(dataset, prepare, bundle.geometry, Arc::clone(&plan), start.step, WORKERS)?;
 
-        let mut skipped = start.skipped_in_a_row;
-        let mut record = |recorder: &mut Recorder<'_>, outcome: Option<Outcome>| -> Result<u64> {
-            let Some(outcome) = outcome else { return Ok(skipped) };
-            recorder.step(&outcome)?;
-            skipped = if outcome.skipped { skipped + 1 } else { 0 };
-            if skipped >= MAX_SKIPPED { Err(errors::not_finite(outcome.step)) } else { Ok(skipped) }
-        };
+        let mut guard = Guard::new(&bundle, start.skipped_in_a_row);
         while let Some(micro_batch) = session.host("data", || loader.next()) {
             let micro_batch = micro_batch?;
             session.micro_batch(&micro_batch)?;
-            record(&mut recorder, session.last()?)?;
-            if micro_batch.index + 1 < micro_batch.of {
+            guard.record(&mut session, &mut recorder)?;
+            let (step, is_last) = (micro_batch.step, micro_batch.index + 1 == micro_batch.of);
+            guard.remember(micro_batch);
+            if !is_last {
                 continue;
             }
-            session.step(micro_batch.step, schedule.factor(micro_batch.step))?;
-            let (done, signal) = (micro_batch.step + 1, interrupt.signal());
+            session.step(step, schedule.factor(step))?;
+            let (done, signal) = (step + 1, interrupt.signal());
             if !keeper.is_due(done) && signal.is_none() {
                 continue;
             }
             // Figures of the steps done come first: what a checkpoint says is behind it is on the disk.
-            let skipped = record(&mut recorder, session.last()?)?;
+            guard.record(&mut session, &mut recorder)?;
             recorder.sync()?;
-            let checkpoint = keeper.save(&session, done, skipped)?;
+            let checkpoint = keeper.save(&session, done, guard.skipped_in_a_row())?;
             if let Some(signal) = signal.filter(|_| done < plan.steps()) {
                 recorder.interrupt()?;
                 return Err(errors::interrupted(signal, folder.path(), &checkpoint));
             }
         }
-        record(&mut recorder, session.last()?)?;
+        guard.record(&mut session, &mut recorder)?;
         save::adapter(&bundle, &session, &*disk, &folder.join("adapter"))?;
         let summary = recorder.finish()?;
         let profile = session.profiler().map(|profiler| write_profile(profiler, &folder, &device)).transpose()?;

@@ -1,5 +1,8 @@
 //! A run on a device: compiled plans, uploaded tensors, and one step after the other.
 
+mod diagnose;
+#[cfg(test)]
+mod poke;
 mod state;
 
 use std::borrow::Cow;
@@ -21,7 +24,10 @@ use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
 use crate::measure::Profiler;
+use crate::objectives::layer_output;
 use crate::run::Outcome;
+
+pub use diagnose::Culprit;
 
 /// Plans and memory of a run, and the step in progress.
 pub struct Session {
@@ -42,16 +48,27 @@ pub struct Session {
 /// What the micro-batches of the current step have yielded so far.
 #[derive(Default)]
 struct Current {
-    losses: Vec<Ticket>,
+    losses: Vec<MicroLosses>,
     tokens: u64,
     supervised: u64,
+    /// Positions of all rows, padding included.
+    positions: u64,
+}
+
+/// The losses of a micro-batch, on their way from the device.
+struct MicroLosses {
+    /// Language-model loss and alignment loss.
+    losses: Ticket,
+    /// Alignment loss of single layers, where there are pictures.
+    layers: Vec<(usize, Ticket)>,
+    is_supervised: bool,
 }
 
 /// A step whose figures are still on the device.
 struct Waiting {
     step: u64,
     current: Current,
-    norm: Ticket,
+    norms: Ticket,
     lr: f64,
     lr_projector: f64,
 }
@@ -134,7 +151,7 @@ impl Session {
             .map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
-        reserve_reads(&mut stream, &update_plan, config.train.accumulation)?;
+        reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
         let device = device.clone();
         let vra_weight = VraWeight::new(&config.vra, bundle.step_plan().steps());
         let current = Current::default();
@@ -202,9 +219,19 @@ impl Session {
         }
         replay(&mut self.stream, &mut self.profiler, executable)?;
         let losses = output(executable, step_graph::LOSSES)?;
-        self.current.losses.push(self.stream.read_later(&losses.0, losses.1)?);
+        let losses = self.stream.read_later(&losses.0, losses.1)?;
+        let mut layers = Vec::new();
+        for &layer in &self.config.vra.layers {
+            if let Some(port) = executable.output(&layer_output(layer)) {
+                let range = port.offset..port.offset + port.bytes;
+                layers.push((layer, self.stream.read_later(&port.buffer, range)?));
+            }
+        }
+        let is_supervised = batch.supervised > 0;
+        self.current.losses.push(MicroLosses { losses, layers, is_supervised });
         self.current.tokens += batch.tokens as u64;
         self.current.supervised += batch.supervised as u64;
+        self.current.positions += (batch.bucket.batch * batch.bucket.tokens) as u64;
         Ok(())
     }
 
@@ -232,12 +259,12 @@ impl Session {
             }
         }
         replay(&mut self.stream, &mut self.profiler, &self.update)?;
-        let (buffer, range) = output(&self.update, update_graph::GRAD_NORM)?;
-        let norm = self.stream.read_later(&buffer, range)?;
+        let (buffer, range) = output(&self.update, update_graph::NORMS)?;
+        let norms = self.stream.read_later(&buffer, range)?;
         // Without it the copy would travel with the next step's work, and reading would wait for that.
         self.stream.flush()?;
         let current = std::mem::take(&mut self.current);
-        self.waiting = Some(Waiting { step, current, norm, lr, lr_projector });
+        self.waiting = Some(Waiting { step, current, norms, lr, lr_projector });
         Ok(())
     }
 
@@ -277,29 +304,62 @@ impl Session {
     }
 
     fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {
-        let Waiting { step, current, norm, lr, lr_projector } = waiting;
-        let count = current.losses.len().max(1) as f64;
-        let (mut loss_lm, mut loss_vra) = (0.0, 0.0);
-        for ticket in current.losses {
-            let bytes = self.stream.take(ticket)?;
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-            loss_lm += f64::from(values[0]) / count;
-            loss_vra += f64::from(values[1]) / count;
+        let Waiting { step, current, norms, lr, lr_projector } = waiting;
+        let (mut lm, mut vra, mut layers) = (Mean::default(), Mean::default(), BTreeMap::<usize, Mean>::new());
+        for micro in current.losses {
+            let losses = self.floats(micro.losses)?;
+            // Without a target there is no loss, only an empty sum.
+            if micro.is_supervised {
+                lm.add(losses[0]);
+            }
+            vra.add(losses[1]);
+            for (layer, ticket) in micro.layers {
+                layers.entry(layer).or_default().add(self.floats(ticket)?[0]);
+            }
         }
-        let grad_norm = f64::from(self.stream.take_f32(norm)?);
-        let skipped = !grad_norm.is_finite() || grad_norm >= f64::from(update_graph::HUGE);
+        let (loss_lm, loss_vra) = (lm.value(), vra.value());
+        let norms: Vec<f64> = self.floats(norms)?.into_iter().map(f64::from).collect();
+        let is_usable = |norm: f64| norm.is_finite() && norm < f64::from(update_graph::HUGE);
+        let groups = self.layout.groups.iter().map(|group| group.name().to_owned());
         Ok(Outcome {
             step,
             loss: loss_lm + self.vra_weight.at(step) * loss_vra,
             loss_lm,
             loss_vra,
-            grad_norm,
+            grad_norm: norms[0],
             lr,
             lr_projector,
             tokens: current.tokens,
             supervised_tokens: current.supervised,
-            skipped,
+            skipped: !(is_usable(norms[0]) && is_usable(norms[1]) && is_usable(norms[0] + norms[1])),
+            loss_vra_layers: layers.iter().map(|(layer, mean)| (*layer, mean.value())).collect(),
+            grad_norm_groups: groups.zip(norms[2..].iter().copied()).collect(),
+            padding_share: 1.0 - current.tokens as f64 / current.positions.max(1) as f64,
+            device_bytes: self.device.memory().live_bytes,
         })
+    }
+
+    fn floats(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.stream.take(ticket)?))
+    }
+}
+
+/// A mean over micro-batches.
+#[derive(Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn add(&mut self, value: f32) {
+        self.sum += f64::from(value);
+        self.count += 1;
+    }
+
+    /// Not a number if there was nothing.
+    fn value(self) -> f64 {
+        self.sum / f64::from(self.count)
     }
 }
 
@@ -359,11 +419,11 @@ pub(crate) fn micro_batch_inputs<'b>(
     inputs.into_iter().chain([(step_graph::SCALARS, scalars)]).collect()
 }
 
-/// Has the stream allocate the memory through which figures come back: a loss of each micro-batch and the gradients' norm,
-/// and the first loss of the next step, which is under way when they are taken.
-fn reserve_reads(stream: &mut Stream, update: &Executable, accumulation: usize) -> Result<()> {
-    let (buffer, range) = output(update, update_graph::GRAD_NORM)?;
-    let reads = 0..accumulation + 2;
+/// Has the stream allocate the memory through which figures come back: the losses of each micro-batch, of the next step's
+/// first one, which is under way when they are taken, and the norms.
+fn reserve_reads(stream: &mut Stream, update: &Executable, accumulation: usize, layers: usize) -> Result<()> {
+    let (buffer, range) = output(update, update_graph::NORMS)?;
+    let reads = 0..(accumulation + 1) * (1 + layers) + 1;
     let tickets: Vec<Ticket> = reads.map(|_| stream.read_later(&buffer, range.clone())).collect::<Result<_, _>>()?;
     for ticket in tickets {
         stream.take(ticket)?;

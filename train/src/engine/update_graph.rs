@@ -14,15 +14,16 @@ pub(crate) fn hyper_name(group: usize) -> String {
 
 /// Input: largest norm of the gradients.
 pub(crate) const MAX_NORM: &str = "max_grad_norm";
-/// Output: L2 norm over all gradients, before clipping.
-pub(crate) const GRAD_NORM: &str = "grad_norm";
+/// Output: L2 norms over all gradients before clipping, over all trained tensors and moments, and over the gradients of each
+/// group. // (2 + groups)
+pub(crate) const NORMS: &str = "norms";
 
 /// A norm beyond which gradients count as not finite; also what stands for "no clipping".
 pub(crate) const HUGE: f32 = 1e38;
 
 /// Builds the graph over a layout's flat buffers.
 ///
-/// A step whose gradients are not finite changes nothing but the gradients, which become zero.
+/// A step whose gradients, tensors or moments are not finite changes nothing but the gradients, which become zero.
 pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
     let mut g = Graph::new();
     let tensors: Vec<[Value; 4]> = layout
@@ -32,12 +33,15 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
         .map(|(index, group)| Flat::ALL.map(|flat| g.state(flat.buffer(index), &[group.len])))
         .collect();
     let grads: Vec<Value> = tensors.iter().map(|&[_, grad, ..]| grad).collect();
-    let norm = g.global_norm(&grads);
-    g.set_name(norm, GRAD_NORM);
-    g.output(GRAD_NORM, norm);
+    let groups: Vec<Value> = grads.iter().map(|&grad| norm_of(&mut g, &[grad])).collect();
+    let norm = root_of_squares(&mut g, &groups);
+    let state: Vec<Value> = tensors.iter().flat_map(|&[param, _, first, second]| [param, first, second]).collect();
+    let state = norm_of(&mut g, &state);
+    let norms = g.concat(&[&[norm, state], &groups[..]].concat(), 0);
+    g.set_name(norms, NORMS);
+    g.output(NORMS, norms);
 
     // min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it
-    let norm = g.reshape(norm, &[1]);
     let max_norm = g.input(MAX_NORM, DType::F32, &[1]);
     let shifted = g.offset(norm, 1e-6);
     let ratio = g.div(max_norm, shifted);
@@ -46,7 +50,8 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
     let grad_scale = g.select(is_large, ratio, one);
     // Comparisons with NaN do not hold.
     let limit = g.constant(DType::F32, f64::from(HUGE), &[1]);
-    let is_finite = g.less(norm, limit);
+    let both = g.add(norm, state);
+    let is_finite = g.less(both, limit);
 
     for (index, (group, [param, grad, first, second])) in layout.groups.iter().zip(tensors).enumerate() {
         g.scoped(format!("adamw.{index}"), |g| {
@@ -68,4 +73,18 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
         });
     }
     g
+}
+
+/// L2 norm over several tensors. // (1)
+fn norm_of(g: &mut Graph, tensors: &[Value]) -> Value {
+    let norm = g.global_norm(tensors);
+    g.reshape(norm, &[1])
+}
+
+/// The norm of the whole from the norms of its parts. // (1)
+fn root_of_squares(g: &mut Graph, norms: &[Value]) -> Value {
+    let squares: Vec<Value> = norms.iter().map(|&norm| g.mul(norm, norm)).collect();
+    let sum = squares.into_iter().reduce(|sum, square| g.add(sum, square));
+    let sum = sum.unwrap_or_else(|| g.constant(DType::F32, 0.0, &[1]));
+    g.sqrt(sum)
 }

@@ -25,7 +25,13 @@ pub struct Alignment<'a> {
     pub trainable: Trainable,
 }
 
-/// Adds the objective's loss to the graph: a scalar, the mean over target layers.
+/// Output with the loss of one target layer.
+pub fn layer_output(layer: usize) -> String {
+    format!("loss_vra.{layer}")
+}
+
+/// Adds the objective's loss to the graph: a scalar, the mean over target layers. Each
+/// layer's own loss becomes an output, [`layer_output`].
 pub fn build(g: &mut Graph, objective: Objective, alignment: &Alignment<'_>) -> Value {
     let terms: Vec<Value> = (0..alignment.states.len())
         .map(|position| match objective {
@@ -33,6 +39,10 @@ pub fn build(g: &mut Graph, objective: Objective, alignment: &Alignment<'_>) -> 
             Objective::Relation => relation::term(g, alignment, position),
         })
         .collect();
+    for (layer, &term) in alignment.config.layers.iter().zip(&terms) {
+        let term = g.reshape(term, &[1]);
+        g.output(layer_output(*layer), term);
+    }
     mean(g, &terms)
 }
 

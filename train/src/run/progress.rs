@@ -80,10 +80,10 @@ fn status_line(metrics: &StepMetrics, steps: u64, left: f64) -> String {
     let width = steps.to_string().len();
     let skipped = if metrics.skipped { "  skipped" } else { "" };
     format!(
-        "step {:>width$}/{steps}  loss {:.4}  lm {:.4}  vra {}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
+        "step {:>width$}/{steps}  loss {}  lm {}  vra {}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
         metrics.step + 1,
-        metrics.loss,
-        metrics.loss_lm,
+        loss(metrics.loss),
+        loss(metrics.loss_lm),
         alignment(metrics.loss_vra),
         rate(metrics.lr),
         metrics.grad_norm,
@@ -99,6 +99,11 @@ fn bar(done: u64, steps: u64) -> String {
     let done_style = anstyle::AnsiColor::Green.on_default();
     let left_style = anstyle::Style::new().dimmed();
     format!("{done_style}{}{done_style:#}{left_style}{}{left_style:#}", part(filled, "━"), part(WIDTH - filled, "━"))
+}
+
+/// A step without a supervised token has no loss.
+fn loss(loss: f64) -> String {
+    if loss.is_finite() { format!("{loss:.4}") } else { format!("{:>6}", "–") }
 }
 
 /// A step of text-only samples aligns nothing and reports 0, which is no cosine.

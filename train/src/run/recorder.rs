@@ -1,13 +1,20 @@
 //! Takes what each optimiser step yields to the files and the eyes of the user.
 
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::time::Instant;
 
+use serde::Serialize;
+
+use super::events::{self, EventFile};
 use super::folder::RunFolder;
+use super::host;
 use super::metrics::{MetricsFile, StepMetrics, read_metrics};
 use super::plot::loss_svg;
 use super::progress::Progress;
 use super::record::{RunRecord, Status};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a training step reports; [`Recorder::step`] adds the time.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +39,26 @@ pub struct Outcome {
     pub supervised_tokens: u64,
     /// Whether the update was left out because a figure was not finite.
     pub skipped: bool,
+    /// Alignment loss of each target layer, where something was aligned.
+    pub loss_vra_layers: BTreeMap<usize, f64>,
+    /// L2 norm over the gradients of each group of tensors that are updated alike.
+    pub grad_norm_groups: BTreeMap<String, f64>,
+    /// Share of the positions that held padding.
+    pub padding_share: f64,
+    /// Bytes of device memory in use.
+    pub device_bytes: u64,
+}
+
+/// Something in a run that a user should know of; a line of `incidents.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Incident<'a, C> {
+    /// The optimiser step.
+    pub step: u64,
+    /// What kind of thing.
+    pub kind: &'static str,
+    /// What it came from.
+    #[serde(flatten)]
+    pub culprit: &'a C,
 }
 
 /// How a run went.
@@ -53,6 +80,7 @@ pub struct Recorder<'run> {
     folder: &'run RunFolder,
     record: RunRecord,
     metrics: MetricsFile,
+    events: EventFile,
     progress: Progress,
     first: Option<StepMetrics>,
     last: Option<StepMetrics>,
@@ -69,7 +97,7 @@ impl<'run> Recorder<'run> {
     pub fn start(folder: &'run RunFolder, record: RunRecord) -> Result<Self> {
         folder.write_record(&record)?;
         let metrics = MetricsFile::create(&folder.join("metrics.jsonl"))?;
-        Ok(Self::new(folder, record, metrics))
+        Self::new(folder, record, metrics)
     }
 
     /// Goes on recording a run from the step `record.resumed_from`. What was recorded of later steps is cut off.
@@ -79,16 +107,29 @@ impl<'run> Recorder<'run> {
     pub fn resume(folder: &'run RunFolder, record: RunRecord) -> Result<Self> {
         let file = folder.join("metrics.jsonl");
         let metrics = MetricsFile::resume(&file, record.resumed_from.unwrap_or(0))?;
+        events::cut(folder.path(), record.resumed_from.unwrap_or(0))?;
         folder.write_record(&record)?;
-        let mut recorder = Self::new(folder, record, metrics);
+        let mut recorder = Self::new(folder, record, metrics)?;
         read_metrics(&file)?.into_iter().for_each(|metrics| recorder.remember(metrics));
         Ok(recorder)
     }
 
-    fn new(folder: &'run RunFolder, record: RunRecord, metrics: MetricsFile) -> Self {
+    fn new(folder: &'run RunFolder, record: RunRecord, metrics: MetricsFile) -> Result<Self> {
+        let events = EventFile::create(folder.path())?;
         let progress = Progress::new(record.steps);
         let now = Instant::now();
-        Self { folder, record, metrics, progress, first: None, last: None, alignment: None, start: now, previous: now }
+        Ok(Self {
+            folder,
+            record,
+            metrics,
+            events,
+            progress,
+            first: None,
+            last: None,
+            alignment: None,
+            start: now,
+            previous: now,
+        })
     }
 
     /// Records a step that took the time since the one before.
@@ -101,6 +142,7 @@ impl<'run> Recorder<'run> {
         self.previous = now;
         let metrics = with_time(outcome, seconds);
         self.metrics.append(&metrics)?;
+        self.events.step(metrics.step, &scalars(&metrics))?;
         self.progress.step(&metrics);
         self.remember(metrics);
         Ok(())
@@ -112,6 +154,19 @@ impl<'run> Recorder<'run> {
         }
         self.first.get_or_insert_with(|| metrics.clone());
         self.last = Some(metrics);
+    }
+
+    /// Appends to `incidents.jsonl`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
+    pub fn incident<C: Serialize>(&mut self, incident: &Incident<'_, C>) -> Result<()> {
+        let path = self.folder.join("incidents.jsonl");
+        let line = serde_json::to_string(incident);
+        let line = line.map_err(|error| Error::internal("cannot write an incident", error.to_string()))?;
+        let written =
+            OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| writeln!(file, "{line}"));
+        written.map_err(|error| Error::io("write", &path, &error))
     }
 
     /// Makes what was recorded so far survive a loss of power.
@@ -175,12 +230,41 @@ fn with_time(outcome: &Outcome, seconds: f64) -> StepMetrics {
         seconds,
         tokens_per_second: if seconds > 0.0 { outcome.tokens as f64 / seconds } else { 0.0 },
         skipped: outcome.skipped,
+        loss_vra_layers: outcome.loss_vra_layers.clone(),
+        grad_norm_groups: outcome.grad_norm_groups.clone(),
+        padding_share: outcome.padding_share,
+        device_bytes: outcome.device_bytes,
+        host_bytes: host::resident_bytes(),
     }
+}
+
+/// The curves of a step as TensorBoard shows them. A loss that nothing was there for has no point.
+fn scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let is_aligned = metrics.loss_vra != 0.0;
+    let mut scalars = vec![
+        ("loss/total".to_owned(), metrics.loss),
+        ("loss/lm".to_owned(), metrics.loss_lm),
+        ("loss/vra".to_owned(), if is_aligned { metrics.loss_vra } else { f64::NAN }),
+        ("grad_norm/total".to_owned(), metrics.grad_norm),
+        ("lr/main".to_owned(), metrics.lr),
+        ("lr/projector".to_owned(), metrics.lr_projector),
+        ("speed/tokens_per_second".to_owned(), metrics.tokens_per_second),
+        ("speed/seconds".to_owned(), metrics.seconds),
+        ("data/tokens".to_owned(), metrics.tokens as f64),
+        ("data/supervised_tokens".to_owned(), metrics.supervised_tokens as f64),
+        ("data/padding_share".to_owned(), metrics.padding_share),
+        ("memory/device_mib".to_owned(), metrics.device_bytes as f64 / MIB),
+        ("guard/skipped".to_owned(), f64::from(u8::from(metrics.skipped))),
+    ];
+    scalars.extend(metrics.host_bytes.map(|bytes| ("memory/host_mib".to_owned(), bytes as f64 / MIB)));
+    scalars.extend(metrics.loss_vra_layers.iter().map(|(layer, loss)| (format!("loss_vra/layer_{layer}"), *loss)));
+    scalars.extend(metrics.grad_norm_groups.iter().map(|(group, norm)| (format!("grad_norm/{group}"), *norm)));
+    scalars
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs;
 
     use super::*;
@@ -199,6 +283,10 @@ mod tests {
             tokens: 10,
             supervised_tokens: 5,
             skipped: false,
+            loss_vra_layers: BTreeMap::from([(2, -0.1 * step as f64)]),
+            grad_norm_groups: BTreeMap::from([("main".into(), 1.0)]),
+            padding_share: 0.25,
+            device_bytes: 1 << 20,
         }
     }
 
@@ -250,7 +338,12 @@ mod tests {
             }
             let _ = recorder.finish().unwrap();
             let steps = read_metrics(&root.path().join("metrics.jsonl")).unwrap();
-            runs.push(steps.into_iter().map(|m| StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..m }));
+            runs.push(steps.into_iter().map(|m| StepMetrics {
+                seconds: 0.0,
+                tokens_per_second: 0.0,
+                host_bytes: None,
+                ..m
+            }));
         }
         let (first, second) = (runs.remove(0), runs.remove(0));
         assert!(first.eq(second));

@@ -1,0 +1,124 @@
+//! The program is stopped by signals, at any time, and goes on as if it had not been.
+//!
+//! `VIRAL_KILLS` says how often it is killed; `scripts/reliability` asks for hundreds.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use support::runs::Bits;
+use viral_train::data::rng::Mt19937;
+
+const STEPS: usize = 60;
+
+/// Starts a training run of the smallest case.
+fn start(run: &Path, resume: bool) -> Child {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = env!("CARGO_BIN_EXE_viral-wgpu");
+    let mut command = match std::env::var_os("VIRAL_RUNNER").filter(|runner| !runner.is_empty()) {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.arg("train").arg(root.join("tests/fixtures/lm_only/config.toml")).arg("--out").arg(run);
+    for set in [format!("train.steps={STEPS}"), "train.save_every=7".into(), "train.keep_checkpoints=2".into()] {
+        command.args(["--set", &set]);
+    }
+    if resume {
+        command.arg("--resume");
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Waits until a run has recorded `steps` steps.
+fn await_steps(child: &mut Child, run: &Path, steps: usize) {
+    let begin = Instant::now();
+    let recorded = || std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while recorded() < steps {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended early");
+        assert!(begin.elapsed() < Duration::from_secs(300), "no step");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn end(mut child: Child) -> ExitStatus {
+    child.wait().unwrap()
+}
+
+///
+#[test]
+fn signals_and_kills_cost_nothing_but_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, stopped): (PathBuf, PathBuf) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let begin = Instant::now();
+    assert!(end(start(&whole, false)).success());
+    let usual = begin.elapsed();
+
+    let mut child = start(&stopped, false);
+    await_steps(&mut child, &stopped, 3);
+    signal(&child, "-TERM");
+    assert_eq!(end(child).code(), Some(143));
+    let checkpoints = support::runs::file_names(&stopped.join("checkpoints"));
+    assert!(!checkpoints.is_empty(), "SIGTERM leaves a checkpoint");
+
+    let mut random = Mt19937::new(1);
+    let kills: usize = std::env::var("VIRAL_KILLS").map_or(1, |text| text.parse().expect("a number"));
+    let mut finished = false;
+    for kill in 0..kills {
+        // A run that has come to its end is begun again, so that there is always one to kill.
+        let mut child = if std::mem::take(&mut finished) {
+            Bits::of(&whole).assert_equal(&Bits::of(&stopped), &[], &format!("before kill {kill}"));
+            std::fs::remove_dir_all(&stopped).unwrap();
+            start(&stopped, false)
+        } else {
+            start(&stopped, true)
+        };
+        let wait = usual.mul_f64(f64::from(random.next_u32()) / f64::from(u32::MAX));
+        std::thread::sleep(wait);
+        child.kill().unwrap();
+        finished = end(child).success();
+    }
+
+    let mut child = start(&stopped, true);
+    if !finished {
+        await_steps(&mut child, &stopped, 1);
+        signal(&child, "-INT");
+        let code = end(child).code();
+        assert!(matches!(code, Some(130 | 0)), "{code:?}");
+        child = start(&stopped, true);
+    }
+    assert!(end(child).success());
+    Bits::of(&whole).assert_equal(&Bits::of(&stopped), &[], &format!("{kills} kills"));
+    println!("{kills} kills at random times, all resumed bit for bit");
+}
+
+/// while one process trains, a second one leaves the folder alone; and a lock left behind is no obstacle.
+#[test]
+fn two_processes_cannot_train_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut first = start(&run, false);
+    await_steps(&mut first, &run, 1);
+    assert_eq!(end(start(&run, true)).code(), Some(10));
+    first.kill().unwrap();
+    end(first);
+    assert!(!std::fs::read(run.join(".lock")).unwrap().is_empty(), "the dead process has left its number");
+    // A second signal does not wait for the step.
+    let mut child = start(&run, true);
+    await_steps(&mut child, &run, 1);
+    signal(&child, "-INT");
+    signal(&child, "-INT");
+    assert_eq!(end(child).code(), Some(130));
+}
