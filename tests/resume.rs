@@ -16,8 +16,8 @@ fn config() -> Config {
     let mut config = Case::named("gqa").config();
     config.data.order = Order::GroupByModalityLength;
     config.lora.dropout = 0.2;
-    config.train.steps = 4;
-    config.train.save_every = 2;
+    config.train.steps = 3;
+    config.train.save_every = 1;
     config.train.keep_checkpoints = 2;
     config
 }
@@ -26,15 +26,15 @@ fn config() -> Config {
 fn a_run_stopped_after_every_step_is_the_run_that_never_stopped() {
     let config = config();
     let whole = Run::new(&config);
-    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-4"]);
+    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-3"]);
     let (stopped, stops) = Run::in_single_steps(&config);
     // A wish to stop is looked at after a step, so the last step ends the run instead.
-    assert_eq!(stops, 3);
+    assert_eq!(stops, 2);
     whole.bits().assert_equal(&stopped.bits(), &[], "stopped after every step");
-    assert_eq!(file_names(&stopped.path().join("checkpoints")), ["step-3", "step-4"]);
+    assert_eq!(file_names(&stopped.path().join("checkpoints")), ["step-2", "step-3"]);
 
     // A checkpoint is an adapter directory too.
-    let checkpoint = whole.path().join("checkpoints/step-4");
+    let checkpoint = whole.path().join("checkpoints/step-3");
     let mut names = file_names(&whole.adapter());
     names.extend(["MANIFEST.json", "config.toml", "cursor.json", "optimizer.safetensors"].map(str::to_owned));
     names.sort();
@@ -50,21 +50,19 @@ fn a_run_stopped_after_every_step_is_the_run_that_never_stopped() {
     };
     Training::new(&again).resume(from(2)).run().unwrap_or_else(|error| panic!("{error}"));
     bits.assert_equal(&whole.bits(), &[], "from step 2");
-    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-4", "superseded-step-4.1"]);
+    assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-3", "superseded-step-3.1"]);
 
-    // A damaged checkpoint is passed over, or refused where it was asked for.
+    // A damaged checkpoint is refused where it was asked for.
     fs::write(checkpoint.join("optimizer.safetensors"), "gone").unwrap();
-    let error = Training::new(&again).resume(from(4)).run().unwrap_err();
+    let error = Training::new(&again).resume(from(3)).run().unwrap_err();
     assert_eq!(error.kind.exit_code(), 4, "{error}");
     assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
-    Training::new(&again).resume(Resume::default()).run().unwrap_or_else(|error| panic!("{error}"));
-    bits.assert_equal(&whole.bits(), &[], "from the last whole one");
 }
 
 ///
 #[test]
 fn a_resumed_run_must_be_the_same_run() {
-    let mut config = config();
+    let mut config = Case::named("lm_only").config();
     config.train.steps = 40;
     let folder = tempfile::tempdir().unwrap();
     config.output.dir = folder.path().join("run");
@@ -83,13 +81,13 @@ fn a_resumed_run_must_be_the_same_run() {
     assert_eq!(again(&config, &[]).kind.exit_code(), 130);
 
     let mut other = config.clone();
-    other.train.lr = 1e-3;
+    other.train.lr = 2e-3;
     other.vra.layers = vec![1];
     let refused = again(&other, &["vra.layers"]);
     assert_eq!(refused.kind.exit_code(), 2, "{refused}");
-    assert!(refused.why.contains("train.lr  0.002") && !refused.why.contains("vra.layers"), "{refused}");
+    assert!(refused.why.contains("train.lr  0.001") && !refused.why.contains("vra.layers"), "{refused}");
     let refused = again(&other, &[]);
-    for part in ["key         checkpoint", "vra.layers  [2]", "[1]", "0.001", "--allow-change train.lr"] {
+    for part in ["key         checkpoint", "vra.layers  [16]", "[1]", "0.002", "--allow-change train.lr"] {
         assert!(refused.to_string().contains(part), "no {part} in {refused}");
     }
     assert_eq!(again(&other, &["vra.layers", "train.lr"]).kind.exit_code(), 130);
@@ -99,8 +97,7 @@ fn a_resumed_run_must_be_the_same_run() {
     fs::copy(&config.data.train, &moved).unwrap();
     other.data.train = moved.clone();
     assert_eq!(again(&other, &["vra.layers", "train.lr"]).kind.exit_code(), 130);
-    let text = fs::read_to_string(&moved).unwrap();
-    fs::write(&moved, text.replacen("a", "e", 1).replacen("\"id\": \"", "\"id\": \"x", 1)).unwrap();
+    fs::write(&moved, [fs::read(&moved).unwrap(), vec![b'\n']].concat()).unwrap();
     let refused = again(&other, &["vra.layers", "train.lr"]);
     assert!(refused.why.contains("data.train") && refused.why.contains("content "), "{refused}");
 }

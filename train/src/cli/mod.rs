@@ -6,6 +6,7 @@
 mod bench;
 mod cache;
 mod config;
+mod data;
 mod devices;
 mod dump;
 mod failure;
@@ -14,6 +15,7 @@ mod logger;
 mod options;
 mod output;
 mod plan;
+mod runs;
 mod train;
 
 use std::process::ExitCode;
@@ -81,6 +83,8 @@ commands! {
     Train => train,
     Init => init,
     Plan => plan,
+    Data => data,
+    Runs => runs,
     Bench => bench,
     Devices => devices,
     Config => config,

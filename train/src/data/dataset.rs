@@ -248,11 +248,7 @@ impl Dataset {
             }
             let shape = self.sample(entry, &record, prepare, geometry)?.shape();
             if shape.targets == 0 {
-                let detail = format!(
-                    "none of its {} tokens is supervised after the cut to train.max_length = {}",
-                    shape.tokens, geometry.max_length
-                );
-                return Err(self.defect(entry, &record, (Rule::NoSupervisedToken, detail)));
+                return Err(self.defect(entry, &record, (Rule::NoSupervisedToken, unsupervised(shape, geometry))));
             }
             Ok(shape)
         };
@@ -333,6 +329,12 @@ impl Dataset {
     }
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> Error {
+/// What is wrong with a sample that teaches nothing.
+pub(super) fn unsupervised(shape: SampleShape, geometry: Geometry) -> String {
+    let (tokens, longest) = (shape.tokens, geometry.max_length);
+    format!("none of its {tokens} tokens is supervised after the cut to train.max_length = {longest}")
+}
+
+pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Error {
     Error { kind: Kind::Data, ..Error::io("read the dataset", file, error) }
 }

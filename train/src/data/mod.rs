@@ -3,13 +3,15 @@
 //! In reading order: [`scan`] cuts the file into records, [`record`] reads one and checks its rules, [`picture`] guards
 //! the picture folder, [`dataset`] is the list of usable records; [`sampler`] orders them and cuts the order into
 //! steps; [`sample`] splices visual tokens in, [`bucket`] rounds shapes, [`batch`] lays a micro-batch out, and
-//! [`loader`] does all that ahead of the training loop. [`schedule`] gives each step its learning rate.
+//! [`loader`] does all that ahead of the training loop. [`schedule`] gives each step its learning rate. [`check`] looks
+//! for defects without training.
 //!
 //! Everything is a pure function of the files and the seed: neither the number of threads nor their timing changes a
 //! batch.
 
 pub mod batch;
 pub mod bucket;
+pub mod check;
 pub mod dataset;
 pub mod defect;
 pub mod loader;
@@ -25,6 +27,7 @@ mod tests;
 
 pub use batch::{Batch, Row};
 pub use bucket::{Bucket, buckets};
+pub use check::{Check, Checked};
 pub use dataset::Dataset;
 pub use defect::{Defect, Rule};
 pub use loader::{Loader, MicroBatch};

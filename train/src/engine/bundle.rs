@@ -12,11 +12,12 @@ use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap, Tens
 
 use super::Fingerprints;
 use super::errors;
+use super::open_data::{geometry, step_plan};
 use super::prepare::Preparer;
 use super::session::new_tensors;
 use super::step_graph::trainable;
 use crate::config::{Config, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
-use crate::data::{Dataset, Geometry, Prepare, Sampler, StepPlan};
+use crate::data::{Dataset, Geometry, Prepare, StepPlan};
 use crate::error::{Error, Kind, Result};
 
 /// The networks of a run as their configuration files describe them.
@@ -164,11 +165,7 @@ impl Bundle {
             }
             None => None,
         };
-        let geometry = Geometry {
-            visual_tokens: networks.llava.visual_tokens(),
-            max_length: config.train.max_length,
-            image_side: networks.llava.vision.image_size,
-        };
+        let geometry = geometry(config, &networks);
         let prepare: Arc<dyn Prepare> = Arc::new(Preparer::open(config, &networks)?);
         let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
         dataset.measure(&*prepare, geometry)?;
@@ -186,10 +183,7 @@ impl Bundle {
 
     /// The order of the samples over the whole run.
     pub fn step_plan(&self) -> StepPlan {
-        let (data, train) = (&self.config.data, &self.config.train);
-        let lengths = self.dataset.modality_lengths();
-        let sampler = Sampler::new(data.order, train.seed, train.batch, train.accumulation, lengths);
-        StepPlan::new(sampler, train.epochs as u64, train.steps as u64)
+        step_plan(&self.config, self.dataset.modality_lengths())
     }
 
     /// Content of a leaf that a file holds or that is computed from one.

@@ -20,6 +20,7 @@ mod guard;
 mod init;
 mod inspect;
 mod layout;
+mod open_data;
 mod prepare;
 mod report;
 mod save;
@@ -47,6 +48,7 @@ pub use checkpoint::Resume;
 use checkpoint::{Keeper, Start};
 use guard::Guard;
 pub use inspect::Inspection;
+pub use open_data::{open_data, step_plan};
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
 pub use report::{dump, plan_report};
