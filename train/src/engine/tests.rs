@@ -100,7 +100,7 @@ fn bad_numbers_change_nothing_and_are_traced() {
     let bundle = Bundle::open(&config).unwrap_or_else(|error| panic!("{error}"));
     let plan = Arc::new(bundle.step_plan());
     let buckets = buckets(&plan, bundle.dataset.shapes());
-    let device = open_device(&config).unwrap();
+    let device = open_device(&config, None).unwrap();
     let mut session = Session::new(&bundle, &device, &buckets).unwrap();
     let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
     let mut steps: Vec<Vec<MicroBatch>> = Vec::new();
