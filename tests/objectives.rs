@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use support::cases::{micro_batches, open};
+use support::runs::{Run, file_names};
 use support::{Comparison, device};
 use viral_model::adapter::Parameter;
-use viral_model::graph::adapter_key;
+use viral_model::graph::{Trainable, adapter_key};
+use viral_model::weights::{Checkpoint, NameMap};
 use viral_train::Config;
 use viral_train::config::{Assignment, Overrides};
 use viral_train::data::buckets;
@@ -27,13 +29,53 @@ fn every_objective_trains_as_in_pytorch() {
     let cases = std::fs::read(fixture("cases.json")).unwrap();
     let cases: BTreeMap<String, Json> = serde_json::from_slice(&cases).unwrap();
     for (name, case) in &cases {
-        let set = case["set"].as_array().unwrap().iter();
-        let set = set.map(|assignment| Assignment::from_set(assignment.as_str().unwrap()).unwrap()).collect();
-        let config = Config::load(&fixture("config.toml"), &Overrides { set, ..Overrides::default() });
-        let trained = train(&config.unwrap_or_else(|error| panic!("{name}: {error}")));
+        let trained = train(&load(case["set"].as_array().unwrap().iter().map(|key| key.as_str().unwrap())));
         compare(name, case, &trained, &mut comparison);
     }
     comparison.finish();
+}
+
+#[test]
+fn a_run_leaves_what_its_stage_and_method_train() {
+    let standstill = ["vra.enabled=false", "train.steps=1", "train.lr=0.0", "train.projector_lr=0.0"];
+    let config = |keys: &[&str]| load(standstill.iter().chain(keys).copied());
+    let base = config(&[]).model.path;
+
+    let pretrained = Run::new(&config(&[r#"train.stage="pretrain""#]));
+    assert_eq!(file_names(&pretrained.adapter()), ["mm_projector.safetensors"]);
+    assert!(!pretrained.path().join("model").exists());
+    let mut next = config(&[]);
+    next.model.adapter = Some(pretrained.adapter());
+    let _ = open(&next);
+
+    // A full run that changes nothing leaves its model byte for byte, and nothing but the projector beside it.
+    let full = Run::new(&config(&[r#"train.method="full""#]));
+    assert_eq!(file_names(&full.adapter()), ["mm_projector.safetensors"]);
+    let model = full.path().join("model");
+    assert_eq!(file_names(&model), file_names(&base));
+    for name in file_names(&base) {
+        assert!(std::fs::read(model.join(&name)).unwrap() == std::fs::read(base.join(&name)).unwrap(), "{name}");
+    }
+
+    // One that trains changes every tensor of the language model and of the projector, and only these.
+    let moved = Run::new(&load(["vra.enabled=false", "train.steps=2", "train.lr=0.05", r#"train.method="full""#]));
+    let open = |dir: &Path| Checkpoint::open(dir, NameMap::Llava).unwrap();
+    let (before, after) = (open(&base), open(&moved.path().join("model")));
+    assert!(before.names().eq(after.names()));
+    for name in before.names() {
+        let [before, after] = [&before, &after].map(|checkpoint| checkpoint.get(name).unwrap());
+        assert_eq!((before.dtype(), before.shape()), (after.dtype(), after.shape()), "{name}");
+        assert_eq!(before.bytes() != after.bytes(), Trainable::FULL.contains(name), "{name}");
+    }
+    let exact = &moved.tensors()["multi_modal_projector.linear_1.weight"];
+    let stored = after.get("model.multi_modal_projector.linear_1.weight").unwrap();
+    assert_eq!(stored.bytes(), stored.dtype().encode(&exact.values));
+}
+
+fn load<'a>(keys: impl IntoIterator<Item = &'a str>) -> Config {
+    let set = keys.into_iter().map(|key| Assignment::from_set(key).unwrap()).collect();
+    let config = Config::load(&fixture("config.toml"), &Overrides { set, ..Overrides::default() });
+    config.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// What a run yields, by the tensors' names in the adapter directory.

@@ -20,17 +20,18 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// A mapped checkpoint whose tensors have canonical names.
 pub struct Checkpoint {
     dir: PathBuf,
-    files: Vec<TensorFile>,
-    tensors: BTreeMap<String, Located>,
+    pub(super) files: Vec<TensorFile>,
+    pub(super) tensors: BTreeMap<String, Located>,
 }
 
 /// Where a canonical tensor is stored. It may be a slice of rows of a stored one.
-struct Located {
-    file: usize,
+pub(super) struct Located {
+    pub(super) file: usize,
     stored: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    range: Range<usize>,
+    /// Position inside the file's data, in bytes.
+    pub(super) range: Range<usize>,
 }
 
 impl Checkpoint {

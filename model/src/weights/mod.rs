@@ -12,6 +12,7 @@ mod file;
 mod inventory;
 mod mapping;
 mod names;
+mod replace;
 mod view;
 mod write;
 
@@ -20,6 +21,7 @@ pub use error::{CheckpointError, ShapeMismatch};
 pub use file::TensorFile;
 pub use inventory::{Inventory, TensorSpec};
 pub use names::NameMap;
+pub use replace::{WeightFile, WeightPiece};
 pub use view::{StoredDtype, TensorView};
 pub use write::{TensorHead, TensorOut, safetensors_front, safetensors_pieces, write_safetensors};
 

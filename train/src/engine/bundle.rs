@@ -186,6 +186,11 @@ impl Bundle {
         step_plan(&self.config, self.dataset.modality_lengths())
     }
 
+    /// The weights that the run starts from.
+    pub(crate) fn model(&self) -> &Checkpoint {
+        &self.model
+    }
+
     /// Content of a leaf that a file holds or that is computed from one.
     pub(crate) fn content(&self, source: &LeafSource) -> Result<Vec<f32>> {
         let load = |origin, name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {

@@ -178,6 +178,7 @@ impl<'c> Training<'c> {
         }
         guard.record(&mut session, &mut recorder)?;
         save::adapter(&bundle, &session, &*disk, &folder.join("adapter"))?;
+        save::model(&bundle, &session, &*disk, &folder.join("model"))?;
         let summary = recorder.finish()?;
         let profile = session.profiler().map(|profiler| write_profile(profiler, &folder, &device)).transpose()?;
         Ok(Finished { summary, folder: folder.path().to_owned(), profile })

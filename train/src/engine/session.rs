@@ -18,7 +18,7 @@ use viral_model::graph::{BatchInput, BatchShape, LeafSource, Origin};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
 
 use super::bundle::{Bundle, Networks};
-use super::layout::{Flat, Layout, Rate};
+use super::layout::{Entry, Flat, Layout, Rate};
 use super::{init, step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
@@ -294,13 +294,28 @@ impl Session {
         self.read(Flat::Grad)
     }
 
+    /// One trained tensor as it is now.
+    ///
+    /// # Errors
+    /// What a device can refuse.
+    pub(crate) fn parameter(&self, name: &str) -> Result<Parameter> {
+        let unknown = || Error::internal("a tensor is asked for that is not trained", name);
+        self.read_entry(Flat::Param, self.layout.entries.iter().find(|entry| entry.name == name).ok_or_else(unknown)?)
+    }
+
+    /// Names of the trained tensors.
+    pub(crate) fn parameter_names(&self) -> impl Iterator<Item = &str> {
+        self.layout.entries.iter().map(|entry| entry.name.as_str())
+    }
+
     fn read(&self, flat: Flat) -> Result<BTreeMap<String, Parameter>> {
-        let read = |entry: &super::layout::Entry| {
-            let buffer = &self.buffers[&flat.buffer(entry.group)];
-            let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
-            Ok((entry.name.clone(), Parameter { shape: entry.ty.shape.clone(), values }))
-        };
-        self.layout.entries.iter().map(read).collect()
+        self.layout.entries.iter().map(|entry| Ok((entry.name.clone(), self.read_entry(flat, entry)?))).collect()
+    }
+
+    fn read_entry(&self, flat: Flat, entry: &Entry) -> Result<Parameter> {
+        let buffer = &self.buffers[&flat.buffer(entry.group)];
+        let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
+        Ok(Parameter { shape: entry.ty.shape.clone(), values })
     }
 
     fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {

@@ -4,12 +4,12 @@ use viral_compiler::{Graph, Value};
 
 use super::Alignment;
 
-/// `-sum_i w_i · cos(P(h_i), y_i)` over the visual tokens, for one target layer; no gradient reaches the targets.
-pub(super) fn term(g: &mut Graph, alignment: &Alignment<'_>, position: usize) -> Value {
+/// `-sum_i w_i · cos(f_i, y_i)` over the visual tokens, where `f = P(h)` `(I·N, d)` belongs to one target layer; no
+/// gradient reaches the targets.
+pub(super) fn term(g: &mut Graph, features: Value, alignment: &Alignment<'_>) -> Value {
     g.scoped("cosine", |g| {
-        let projected = alignment.projected(g, position);
         let targets = g.stop_gradient(alignment.targets);
-        let cosine = g.cosine_align(projected, targets);
+        let cosine = g.cosine_align(features, targets);
         let weighted = g.mul(cosine, alignment.weights);
         let sum = g.sum_all(weighted);
         g.neg(sum)

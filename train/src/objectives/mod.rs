@@ -34,9 +34,12 @@ pub fn layer_output(layer: usize) -> String {
 /// layer's own loss becomes an output, [`layer_output`].
 pub fn build(g: &mut Graph, objective: Objective, alignment: &Alignment<'_>) -> Value {
     let terms: Vec<Value> = (0..alignment.states.len())
-        .map(|position| match objective {
-            Objective::Cosine => cosine::term(g, alignment, position),
-            Objective::Relation => relation::term(g, alignment, position),
+        .map(|position| {
+            let features = alignment.features(g, position);
+            match objective {
+                Objective::Cosine => cosine::term(g, features, alignment),
+                Objective::Relation => relation::term(g, features, alignment),
+            }
         })
         .collect();
     for (layer, &term) in alignment.config.layers.iter().zip(&terms) {
@@ -47,8 +50,12 @@ pub fn build(g: &mut Graph, objective: Objective, alignment: &Alignment<'_>) -> 
 }
 
 impl Alignment<'_> {
-    /// States of the target layer at `position` in the space of the targets, `(I·N, d)`.
-    fn projected(&self, g: &mut Graph, position: usize) -> Value {
+    /// What is compared of the target layer at `position`: its states, in the space of the targets if a projector takes
+    /// them there, `(I·N, d)`.
+    fn features(&self, g: &mut Graph, position: usize) -> Value {
+        if !self.config.use_projector {
+            return self.states[position];
+        }
         let outputs = g.shape(self.targets).get(1).copied().unwrap_or(1);
         let index = self.config.multiple_projectors.then_some(position);
         let projector = projector::Alignment { hidden: self.config.projector_dim, outputs, index };
@@ -60,4 +67,46 @@ fn mean(g: &mut Graph, terms: &[Value]) -> Value {
     let sum = terms.iter().copied().reduce(|sum, term| g.add(sum, term));
     let sum = sum.unwrap_or_else(|| g.constant(viral_compiler::types::DType::F32, 0.0, &[]));
     g.scale(sum, 1.0 / terms.len().max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use viral_compiler::eval::evaluate_outputs;
+    use viral_compiler::tensor::Tensor;
+    use viral_compiler::types::{DType, TensorType};
+
+    use super::*;
+
+    /// Four visual tokens of width three: `P[i][j] = sin(1 + 3i + j)`, `Y[i][j] = cos(0.5 i + j^2)`; P stands for what the
+    /// projector yields. The numbers are PyTorch's in f64.
+    #[test]
+    fn one_picture_has_the_losses_of_pytorch() {
+        let ty = TensorType::f32([4, 3]);
+        let tensor = |value: &dyn Fn(f64, f64) -> f64| {
+            let place = |at: usize| ((at / 3) as f64, (at % 3) as f64);
+            Tensor::new(ty.clone(), (0..12).map(|at| value(place(at).0, place(at).1)).collect())
+        };
+        let leaves = HashMap::from([
+            ("p".to_owned(), tensor(&|i, j| (1.0 + 3.0 * i + j).sin())),
+            ("y".to_owned(), tensor(&|i, j| (0.5 * i + j * j).cos())),
+        ]);
+        let mut g = Graph::new();
+        let [states, targets] = ["p", "y"].map(|name| g.input(name, DType::F32, &ty.shape));
+        let weights = g.constant(DType::F32, 0.25, &[4]);
+        let config = VraConfig { use_projector: false, ..VraConfig::default() };
+        let trainable = Trainable::LORA;
+        let alignment =
+            Alignment { config: &config, states: vec![states], targets, visual_tokens: 4, weights, trainable };
+        for (name, objective) in [("cosine", Objective::Cosine), ("relation", Objective::Relation)] {
+            let loss = build(&mut g, objective, &alignment);
+            g.output(name, loss);
+        }
+        g.verify().unwrap();
+        let losses = evaluate_outputs(&g, &leaves).unwrap();
+        for (name, expected) in [("cosine", -0.128_427_287_6), ("relation", 1.369_673_945_3)] {
+            assert!((losses[name].data[0] - expected).abs() < 1e-9, "{name}: {:?}", losses[name].data);
+        }
+    }
 }

@@ -5,13 +5,11 @@ use viral_compiler::{Graph, Value};
 
 use super::Alignment;
 
-/// The mean over all pairs of visual tokens of a picture of `(cos(F_a, F_b) - cos(y_a, y_b))^2`, averaged over pictures
-/// by their weights, for one target layer. `F` is `P(h)`, or `h` itself without a projector, which need not be as wide as
-/// `y`. No gradient reaches the targets.
-pub(super) fn term(g: &mut Graph, alignment: &Alignment<'_>, position: usize) -> Value {
+/// The mean over all pairs of visual tokens of a picture of `(cos(f_a, f_b) - cos(y_a, y_b))^2`, averaged over pictures
+/// by their weights. `f` belongs to one target layer: `P(h)`, or `h` itself, which need not be as wide as `y`. No
+/// gradient reaches the targets.
+pub(super) fn term(g: &mut Graph, features: Value, alignment: &Alignment<'_>) -> Value {
     g.scoped("relation", |g| {
-        let features =
-            if alignment.config.use_projector { alignment.projected(g, position) } else { alignment.states[position] };
         let targets = g.stop_gradient(alignment.targets);
         let tokens = alignment.visual_tokens;
         let [found, wanted] = [features, targets].map(|x| self_similarity(g, x, tokens)); // (I, N, N)
