@@ -142,6 +142,11 @@ impl Executable {
         self.batches.len()
     }
 
+    /// Floating-point operations, and bytes read and written when every operand of a launch is touched once, of one replay.
+    pub fn work(&self) -> (u64, u64) {
+        self.steps.iter().map(Step::work).fold((0, 0), |(flops, bytes), work| (flops + work.0, bytes + work.1))
+    }
+
     /// The device it was bound to.
     pub fn device(&self) -> &Device {
         &self.device

@@ -10,25 +10,30 @@ use viral_runtime::Device;
 use super::cache;
 use super::options::Options;
 use super::output;
-use crate::engine;
-use crate::error::Result;
+use crate::demo::{self, Preset};
+use crate::engine::{self, StepShape};
+use crate::error::{Error, Kind, Result};
 use crate::measure::Roofline;
 use crate::measure::kernels::{self, Measured, Outcome};
 use crate::measure::shapes::{Case, MODELS, SQUARE, cases};
 
-/// Measure kernels against the device's own measured peak
+/// Measure kernels or training steps against the device's own measured peak
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   viral-wgpu bench kernels --preset small
-  viral-wgpu bench kernels --filter attention --budget 30 --json")]
+  viral-wgpu bench kernels --filter attention --budget 30 --json
+  viral-wgpu bench step --preset small --steps 10")]
 pub(super) struct Args {
     /// What to measure
     #[arg(value_enum, default_value_t = What::Kernels)]
     what: What,
-    /// Only the shapes of one model
+    /// A model: kernels of it alone, or the one whose step is measured (small if none is named)
     #[arg(long, value_parser = models())]
     preset: Option<String>,
+    /// Steps that are measured
+    #[arg(long, default_value_t = 5)]
+    steps: u64,
     /// Only cases whose model/name/shape contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -46,16 +51,19 @@ pub(super) struct Args {
 enum What {
     /// Every kernel of a step, alone
     Kernels,
+    /// Forward, backward and update of a model with made-up weights, with alignment and without
+    Step,
 }
 
 fn models() -> PossibleValuesParser {
-    PossibleValuesParser::new(MODELS.iter().map(|model| model.name).chain([SQUARE]))
+    PossibleValuesParser::new(MODELS.iter().map(|model| model.name).chain([SQUARE, demo::TINY.name]))
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     let device = engine::open_device(&args.options.load_defaults()?, cache::pipelines())?;
     match args.what {
         What::Kernels => kernels(&args, &device),
+        What::Step => step(&args, &device),
     }
 }
 
@@ -89,6 +97,62 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
         output::print(&format!("{report:#}\n"))?;
     }
     Ok(())
+}
+
+fn step(args: &Args, device: &Device) -> Result<()> {
+    let name = args.preset.as_deref().unwrap_or("small");
+    let preset = Preset::find(name).ok_or_else(|| Error {
+        kind: Kind::Config,
+        what: format!("`{name}` is no model"),
+        place: "--preset".into(),
+        why: "its shapes belong to single kernels".into(),
+        hint: "name another preset, or use `bench kernels`".into(),
+    })?;
+    let folder =
+        tempfile::tempdir().map_err(|error| Error::io("make a temporary folder", &std::env::temp_dir(), &error))?;
+    let file = demo::configurations(folder.path(), preset)?;
+    let mut config = args.options.load(&file, None)?;
+    let shape = match MODELS.iter().find(|model| model.name == name) {
+        Some(model) => StepShape { batch: model.batch, tokens: model.tokens, targets: model.targets / model.batch },
+        None => StepShape { batch: config.train.batch, tokens: 96, targets: 8 },
+    };
+    let roofline = Roofline::measure(device)?;
+    let mut rows = Vec::new();
+    for alignment in [true, false] {
+        config.vra.enabled = alignment;
+        rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps)?));
+    }
+    if args.json {
+        let rows = rows.iter().map(|(alignment, speed)| json!({"alignment": alignment, "step": speed}));
+        let report = json!({
+            "device": describe(device),
+            "peak_gflops": roofline.flops / 1e9,
+            "preset": name,
+            "rows": Value::from_iter(rows),
+        });
+        return output::print(&format!("{report:#}\n"));
+    }
+    let mut text = format!("{}: at most {:.1} GFLOP/s\n", device.adapter(), roofline.flops / 1e9);
+    let _ = writeln!(text, "{name}: {} x {} tokens, every sample with a picture\n", shape.batch, shape.tokens);
+    let _ = writeln!(
+        text,
+        "{:<10} {:>14} {:>10} {:>10} {:>8} {:>10} {:>12}",
+        "alignment", "fwd+bwd s", "update s", "tokens/s", "TFLOP", "of peak", "memory"
+    );
+    for (alignment, speed) in rows {
+        let _ = writeln!(
+            text,
+            "{:<10} {:>14.3} {:>10.3} {:>10.1} {:>8.3} {:>9.1}% {:>9.2} GB",
+            if alignment { "on" } else { "off" },
+            speed.micro_batch_seconds,
+            speed.update_seconds,
+            speed.tokens_per_second,
+            speed.flops as f64 / 1e12,
+            100.0 * speed.utilisation,
+            speed.device_bytes as f64 / 1e9,
+        );
+    }
+    output::print(&text)
 }
 
 fn describe(device: &Device) -> Value {

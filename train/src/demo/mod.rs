@@ -57,6 +57,18 @@ pub fn init_with(dir: &Path, preset: &Preset, parts: &Parts, seed: u64) -> Resul
     Ok(dir.join("config.toml"))
 }
 
+/// Writes the folder of a preset without weights: enough to plan a run, or to measure one on made-up numbers.
+///
+/// # Errors
+/// `dir` cannot be written.
+pub(crate) fn configurations(dir: &Path, preset: &Preset) -> Result<PathBuf> {
+    match &preset.content {
+        Content::Complete(complete) => complete.write_all_but_weights(dir, &Parts::default(), 1)?,
+        Content::Published(published) => published().write(dir, &Parts::default())?,
+    }
+    Ok(dir.join("config.toml"))
+}
+
 /// Writes one file, and its folder if need be.
 fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     if let Some(folder) = path.parent() {

@@ -37,15 +37,6 @@ fn snapshot(dir: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(files(dir)?.into_iter().map(|(path, bytes)| (relative(path), bytes)).collect())
 }
 
-/// Writes a preset's folder without weights.
-fn configurations(dir: &Path, preset: &Preset) -> Result<PathBuf> {
-    match &preset.content {
-        Content::Complete(complete) => complete.write_all_but_weights(dir, &Parts::default(), 1)?,
-        Content::Published(published) => published().write(dir, &Parts::default())?,
-    }
-    Ok(dir.join("config.toml"))
-}
-
 #[test]
 fn every_preset_has_a_valid_configuration() -> TestResult {
     for preset in PRESETS {

@@ -25,6 +25,7 @@ mod prepare;
 mod report;
 mod save;
 mod session;
+mod speed;
 mod step_graph;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use open_data::{open_data, step_plan};
 pub(crate) use prepare::Preparer;
 pub use report::{dump, plan_report};
 pub use session::{Culprit, Session};
+pub use speed::{StepShape, StepSpeed, measure_step};
 
 /// Threads that prepare batches ahead of the device.
 const WORKERS: usize = 2;

@@ -18,8 +18,9 @@ use viral_model::graph::{BatchInput, BatchShape, LeafSource, Origin};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
 
 use super::bundle::{Bundle, Networks};
+use super::init::Contents;
 use super::layout::{Entry, Flat, Layout, Rate};
-use super::{init, step_graph, update_graph};
+use super::{step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
@@ -124,22 +125,34 @@ impl Session {
     /// # Errors
     /// A tensor that cannot be read, and everything that a device can refuse.
     pub fn new(bundle: &Bundle, device: &Device, buckets: &BTreeSet<Bucket>) -> Result<Self> {
-        let config = bundle.config.clone();
-        let layout = layout_of(&config, &bundle.networks);
+        Self::with_contents(&bundle.config, &bundle.networks, bundle, bundle.step_plan().steps(), device, buckets)
+    }
+
+    /// As [`Session::new`], with content from elsewhere.
+    pub(crate) fn with_contents(
+        config: &Config,
+        networks: &Networks,
+        contents: &dyn Contents,
+        steps: u64,
+        device: &Device,
+        buckets: &BTreeSet<Bucket>,
+    ) -> Result<Self> {
+        let config = config.clone();
+        let layout = layout_of(&config, networks);
         let mut plans = Vec::new();
         for &bucket in buckets {
-            let (graph, options) = step_plan_source(&config, &bundle.networks, &layout, bucket, device.target());
+            let (graph, options) = step_plan_source(&config, networks, &layout, bucket, device.target());
             plans.push((bucket, compile(&graph, &options)?));
         }
         let update = update_graph::build(&config.train, &layout);
         let update = compile(&update, &Options::new(device.target().clone()))?;
 
         let mut buffers = HashMap::new();
-        allocate_state(bundle, device, &layout, &mut buffers)?;
+        allocate_state(contents, device, &layout, &mut buffers)?;
         let mut slots = SlotPool::new();
         for plan in plans.iter().map(|(_, plan)| plan).chain([&update]) {
             slots.reserve(plan);
-            allocate_ports(bundle, device, plan, &mut buffers)?;
+            allocate_ports(contents, device, plan, &mut buffers)?;
         }
         let bind = |plan: &Plan, slots: &mut SlotPool| {
             Executable::new(device, plan, &|name: &str| buffers.get(name).cloned(), slots)
@@ -153,7 +166,7 @@ impl Session {
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
         let device = device.clone();
-        let vra_weight = VraWeight::new(&config.vra, bundle.step_plan().steps());
+        let vra_weight = VraWeight::new(&config.vra, steps);
         let current = Current::default();
         Ok(Self {
             config,
@@ -174,6 +187,11 @@ impl Session {
     /// Planned device memory of the whole run.
     pub fn memory(&self) -> &MemoryReport {
         &self.memory
+    }
+
+    /// Floating-point operations of one micro-batch of a planned shape, and of the optimiser.
+    pub(crate) fn work(&self, bucket: Bucket) -> (u64, u64) {
+        (self.plans.get(&bucket).map_or(0, |plan| plan.work().0), self.update.work().0)
     }
 
     /// The device.
@@ -453,7 +471,7 @@ fn output(executable: &Executable, name: &str) -> Result<(Buffer, std::ops::Rang
 
 /// Allocates the flat buffers and gives trained tensors their first values.
 fn allocate_state(
-    bundle: &Bundle,
+    contents: &dyn Contents,
     device: &Device,
     layout: &Layout,
     buffers: &mut HashMap<String, Buffer>,
@@ -468,14 +486,19 @@ fn allocate_state(
         }
     }
     for entry in &layout.entries {
-        let values = init::value(bundle, &entry.name, &entry.ty)?;
+        let values = contents.value(&entry.name, &entry.ty)?;
         device.write(&buffers[&Flat::Param.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
     }
     Ok(())
 }
 
 /// Allocates inputs and outputs of a plan, and uploads its frozen tensors, as far as earlier plans have not.
-fn allocate_ports(bundle: &Bundle, device: &Device, plan: &Plan, buffers: &mut HashMap<String, Buffer>) -> Result<()> {
+fn allocate_ports(
+    contents: &dyn Contents,
+    device: &Device,
+    plan: &Plan,
+    buffers: &mut HashMap<String, Buffer>,
+) -> Result<()> {
     for port in plan.inputs.iter().chain(&plan.outputs) {
         let name = buffer_name(plan, port);
         let bytes = port.bind.bytes.next_multiple_of(16);
@@ -487,7 +510,7 @@ fn allocate_ports(bundle: &Bundle, device: &Device, plan: &Plan, buffers: &mut H
     for port in &plan.state {
         let name = buffer_name(plan, port);
         if !buffers.contains_key(&name) {
-            let values = init::frozen(bundle, &port.name, &port.ty)?;
+            let values = contents.frozen(&port.name, &port.ty)?;
             if values.len() != port.ty.len() {
                 return Err(Error::internal("a tensor has another size than its graph", port.name.clone()));
             }
