@@ -40,7 +40,7 @@ pub struct StepSpeed {
     pub flops: u64,
     /// Share of the device's measured peak arithmetic.
     pub utilisation: f64,
-    /// Device memory at its peak in bytes.
+    /// Device memory that the run holds, in bytes; after the first step it neither grows nor shrinks.
     pub device_bytes: u64,
 }
 
@@ -92,7 +92,7 @@ pub fn measure_step(
         tokens_per_second: (shape.batch * shape.tokens) as f64 / seconds,
         flops,
         utilisation: flops as f64 / seconds / roofline.flops,
-        device_bytes: device.memory().peak_bytes,
+        device_bytes: device.memory().live_bytes,
     })
 }
 
