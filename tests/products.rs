@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use support::{device, relative_distance};
 use viral_compiler::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan};
 use viral_runtime::{Buffer, Executable, SlotPool};
-use viral_shaders::gemm::{Form, Hook, Operand, Problem, Shape, Spec, launch_shape, link};
+use viral_shaders::gemm::{Form, Hook, Operand, Problem, Shape, Skew, Spec, launch_shape, link};
 use viral_shaders::{Access, Kernel, Launch};
 
 /// Numbers without a pattern that a wrong index would survive.
@@ -114,8 +114,10 @@ impl Operands {
     }
 }
 
-fn shapes() -> [Shape; 2] {
-    [Shape::panel(device().target()), Shape::Tile]
+/// Both tilings, and the skews that decide what the first one does; all compute every problem.
+fn tilings() -> [(Shape, Skew); 4] {
+    let panel = Shape::panel(device().target());
+    [(panel, Skew::None), (panel, Skew::FewRows), (panel, Skew::FewColumns), (Shape::Tile, Skew::None)]
 }
 
 fn assert_close(found: &[f32], expected: &[f64], what: &str) {
@@ -145,10 +147,10 @@ fn problems(form: Form, cell: u32) -> Vec<Problem> {
 #[test]
 fn products_agree_with_sums_in_f64() {
     let forms = [(Form::NN, true), (Form::NT, true), (Form::TN, true), (Form::TT, false)];
-    for (shape, (form, vec4)) in shapes().into_iter().flat_map(|shape| forms.map(|form| (shape, form))) {
+    for ((shape, skew), (form, vec4)) in tilings().into_iter().flat_map(|tiling| forms.map(|form| (tiling, form))) {
         for problem in problems(form, if vec4 { 4 } else { 1 }) {
             let accumulate = problem.alpha < 0.0;
-            let spec = Spec { vec4, accumulate, ..Spec::fit(form, &problem) };
+            let spec = Spec { vec4, accumulate, skew, ..Spec::fit(form, &problem) };
             let operands = Operands::new(form, &problem);
             let launch = launch_shape(&spec, &problem, shape, device().target());
             let Operands { a, b, c } = &operands;
@@ -181,11 +183,11 @@ fn hook(vec4: bool) -> Hook {
 
 #[test]
 fn a_hook_sees_every_finished_sum_once() {
-    for (shape, vec4) in shapes().into_iter().flat_map(|shape| [(shape, true), (shape, false)]) {
+    for ((shape, skew), vec4) in tilings().into_iter().flat_map(|tiling| [(tiling, true), (tiling, false)]) {
         let form = Form::NT;
         let cell = if vec4 { 4 } else { 1 };
         for problem in problems(form, cell) {
-            let spec = Spec { vec4, hook: Some(hook(vec4)), ..Spec::fit(form, &problem) };
+            let spec = Spec { vec4, skew, hook: Some(hook(vec4)), ..Spec::fit(form, &problem) };
             let operands = Operands::new(form, &problem);
             let mut launch = launch_shape(&spec, &problem, shape, device().target());
             launch.params.extend([4 / cell, 0.5f32.to_bits()]);

@@ -1,7 +1,7 @@
 // Hook load_a where all is aligned to four elements, in 64-bit words, which some devices gather at half the cost: cell `at`
 // of A; a cell is never cut, so `last` is always 3.
 
-@group(0) @binding(1) var<storage, read> a: array<vec2<u64>>;
+@group(0) @binding(A_BINDING) var<storage, read> a: array<vec2<u64>>;
 
 fn load_a(at: u32, last: u32) -> vec4<f32> {
     return unpacked(a[at]);

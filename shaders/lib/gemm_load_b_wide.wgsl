@@ -1,7 +1,7 @@
 // Hook load_b where all is aligned to four elements, in 64-bit words, which some devices gather at half the cost: cell `at`
 // of B; a cell is never cut, so `last` is always 3.
 
-@group(0) @binding(2) var<storage, read> b: array<vec2<u64>>;
+@group(0) @binding(B_BINDING) var<storage, read> b: array<vec2<u64>>;
 
 fn load_b(at: u32, last: u32) -> vec4<f32> {
     return unpacked(b[at]);

@@ -51,7 +51,9 @@ struct At {
 // The cell of C with the element at `row` and `column`.
 fn at_of(place: Place, row: u32, column: u32) -> At {
     let matrix = (place.batch.x * p.batch1 + place.batch.y) * p.batch2 + place.batch.z;
-    let index = (matrix * p.m + row) * (p.n / CELL) + column / CELL;
+    let rows = select(p.m, p.n, C_TRANSPOSED);
+    let columns = select(p.n, p.m, C_TRANSPOSED);
+    let index = (matrix * rows + row) * (columns / CELL) + column / CELL;
     return At(place.batch, row, column / CELL, index);
 }
 

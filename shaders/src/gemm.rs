@@ -80,14 +80,24 @@ pub struct Spec {
     pub vec4: bool,
     /// Whether what C held before is added to the product.
     pub accumulate: bool,
-    /// Whether the panel shape takes `k` in short steps: faster where `k` is at most [`SHORT_K`], correct everywhere.
-    pub short: bool,
+    /// What is small about the problem. It decides what is fast on software devices; every choice is correct everywhere.
+    pub skew: Skew,
     /// What is done to the finished sums.
     pub hook: Option<Hook>,
 }
 
-/// Up to this length of the sums, short steps are the faster ones on software devices.
-pub const SHORT_K: u32 = 32;
+/// Which of a problem's sizes is too small for tiles that are made for large ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skew {
+    /// None.
+    None,
+    /// The sums have at most 32 terms.
+    ShortK,
+    /// C has at most 32 rows.
+    FewRows,
+    /// C has at most 32 columns, and more rows than that.
+    FewColumns,
+}
 
 /// A strided matrix, or a batch of them. All numbers count floats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,7 +136,8 @@ pub struct Problem {
 pub enum Shape {
     /// 64 x 64 tiles staged in workgroup memory (`gemm_tile.wgsl`): GPUs.
     Tile,
-    /// A block of B in the registers of one SIMD vector (`gemm_panel.wgsl`): software devices.
+    /// Lanes side by side along C's longer rows or columns, in the registers of one SIMD vector: a block of B, or where the
+    /// problem is thin ([`Skew`]) the sums (`gemm_panel.wgsl`, `gemm_thin.wgsl`). Software devices.
     Panel {
         /// Width of the vector, which is the size of the workgroup.
         lanes: u32,
@@ -162,6 +173,24 @@ impl Form {
 impl Hook {
     /// Number of a hook's first storage binding.
     pub const BINDING: u32 = 4;
+}
+
+impl Skew {
+    /// Every skew.
+    pub const ALL: [Skew; 4] = [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns];
+
+    fn of(problem: &Problem) -> Self {
+        match problem {
+            Problem { m: 0..=32, .. } => Skew::FewRows,
+            Problem { n: 0..=32, .. } => Skew::FewColumns,
+            Problem { k: 0..=32, .. } => Skew::ShortK,
+            _ => Skew::None,
+        }
+    }
+
+    fn is_thin(self) -> bool {
+        matches!(self, Skew::FewRows | Skew::FewColumns)
+    }
 }
 
 impl Operand {
@@ -215,6 +244,11 @@ impl Problem {
         Some(part)
     }
 
+    /// The same product with its factors swapped: the transpose of C is the product of their transposes.
+    fn swapped(&self) -> Self {
+        Self { m: self.n, n: self.m, a: self.b, b: self.a, ..*self }
+    }
+
     fn batches(&self) -> u32 {
         self.batch.iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
@@ -223,7 +257,7 @@ impl Problem {
 impl Spec {
     /// The fastest spec that may compute `problem`, without a hook.
     pub fn fit(form: Form, problem: &Problem) -> Self {
-        Self { form, vec4: problem.vec4(form), accumulate: false, short: problem.k <= SHORT_K, hook: None }
+        Self { form, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(problem), hook: None }
     }
 }
 
@@ -242,9 +276,10 @@ impl Shape {
     }
 
     /// Rows and columns of C that one workgroup computes.
-    fn tile(self, problem: &Problem) -> [u32; 2] {
+    fn tile(self, skew: Skew, problem: &Problem) -> [u32; 2] {
         match self {
             Shape::Tile => [64, 64],
+            Shape::Panel { lanes, .. } if skew.is_thin() => [16, 4 * lanes],
             Shape::Panel { lanes, .. } => {
                 let columns = 4 * lanes;
                 // A long stripe reads B less often, but every core should get some stripes.
@@ -295,21 +330,31 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let params = PARAMS.map(str::to_owned).into_iter().chain((0..hook_words(spec)).map(|i| format!("h{i}: u32")));
     let params = params.map(|field| format!("    {field},\n")).collect::<String>();
 
+    let swapped = swaps(spec, shape);
+    let (a_transposed, b_transposed) = (spec.form.a_transposed(), spec.form.b_transposed());
     let linker = Linker::new()
-        .constant("A_TRANSPOSED", Const::Bool(spec.form.a_transposed()))
-        .constant("B_TRANSPOSED", Const::Bool(spec.form.b_transposed()))
+        .constant("A_TRANSPOSED", Const::Bool(if swapped { !b_transposed } else { a_transposed }))
+        .constant("B_TRANSPOSED", Const::Bool(if swapped { !a_transposed } else { b_transposed }))
+        .constant("C_TRANSPOSED", Const::Bool(swapped))
+        .constant("A_BINDING", Const::U32(if swapped { 2 } else { 1 }))
+        .constant("B_BINDING", Const::U32(if swapped { 1 } else { 2 }))
         .constant("ACCUMULATE", Const::Bool(spec.accumulate))
         .constant("CELL", Const::U32(cell(spec)))
         .alias("Cell", if spec.vec4 { "vec4<f32>" } else { "f32" })
         .part(&format!("struct Params {{\n{params}}}\n"));
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
-        Shape::Panel { lanes, .. } => (
-            format!("gemm_panel{lanes}{}", if spec.short { "_short" } else { "" }),
-            lanes,
-            linker.constant("LANES", Const::U32(lanes)).constant("DEPTH", Const::U32(if spec.short { 16 } else { 64 })),
-            include_str!("../wgsl/gemm_panel.wgsl"),
-        ),
+        Shape::Panel { lanes, .. } => {
+            let linker = linker.constant("LANES", Const::U32(lanes)).part(include_str!("../lib/gemm_outer.wgsl"));
+            let panel = |depth| linker.clone().constant("DEPTH", Const::U32(depth));
+            let (file, linker, body) = match spec.skew {
+                Skew::None => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::FewRows => ("thin_rows", linker, include_str!("../wgsl/gemm_thin.wgsl")),
+                Skew::FewColumns => ("thin_columns", linker, include_str!("../wgsl/gemm_thin.wgsl")),
+            };
+            (format!("gemm_{file}{lanes}"), lanes, linker, body)
+        }
     };
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(load_a).part(load_b).part(access_c);
     let linker = if wide { linker.part(include_str!("../lib/gemm_wide.wgsl")) } else { linker };
@@ -328,7 +373,8 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
 pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Target) -> Launch {
     debug_assert!(!spec.vec4 || problem.vec4(spec.form), "not aligned to four floats: {problem:?}");
     let cell = cell(spec);
-    let [tile_rows, tile_columns] = shape.tile(problem);
+    let problem = &if swaps(spec, shape) { problem.swapped() } else { *problem };
+    let [tile_rows, tile_columns] = shape.tile(spec.skew, problem);
     let row_tiles = problem.m.div_ceil(tile_rows);
     let column_tiles = problem.n.div_ceil(tile_columns);
     let tiles = row_tiles.saturating_mul(column_tiles).saturating_mul(problem.batches());
@@ -378,19 +424,20 @@ const PANEL_ROWS: [u32; 2] = [64, 512];
 /// Workgroups that the panel shape aims at, so that a machine with several cores has work for each.
 const PANEL_GROUPS: u32 = 8;
 
-pub(crate) fn variants(shape: Shape) -> Vec<Kernel> {
-    let steps: &[bool] = match shape {
-        Shape::Tile => &[false],
-        Shape::Panel { .. } => &[false, true],
-    };
+pub(crate) fn variants(shape: Shape, skews: &[Skew]) -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for form in Form::ALL {
         for (vec4, accumulate) in [(true, false), (true, true), (false, false), (false, true)] {
-            let spec = |short| Spec { form, vec4, accumulate, short, hook: None };
-            kernels.extend(steps.iter().map(|&short| link(&spec(short), shape)));
+            let spec = |skew| Spec { form, vec4, accumulate, skew, hook: None };
+            kernels.extend(skews.iter().map(|&skew| link(&spec(skew), shape)));
         }
     }
     kernels
+}
+
+/// Whether the kernel computes the transpose of C, from swapped factors.
+fn swaps(spec: &Spec, shape: Shape) -> bool {
+    spec.skew == Skew::FewColumns && matches!(shape, Shape::Panel { .. })
 }
 
 fn hook_words(spec: &Spec) -> u32 {

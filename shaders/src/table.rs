@@ -1,6 +1,6 @@
 //! The list of every hand-tuned kernel. A new kernel is one file in `wgsl/` and one line here.
 
-use crate::attention::Shape;
+use crate::gemm::Skew;
 use crate::probe::Probe;
 use crate::rows::Op;
 use crate::{Kernel, Target, attention, gemm, probe, rows};
@@ -16,15 +16,28 @@ pub struct Entry {
 
 /// Every hand-tuned kernel.
 pub const TABLE: &[Entry] = &[
-    Entry { name: "attention_grad_kv_lanes", variants: |target| attention::grad_kv_variants(Shape::lanes(target)) },
-    Entry { name: "attention_grad_kv_tile", variants: |_| attention::grad_kv_variants(Shape::Tile) },
-    Entry { name: "attention_grad_q_lanes", variants: |target| attention::grad_q_variants(Shape::lanes(target)) },
-    Entry { name: "attention_grad_q_tile", variants: |_| attention::grad_q_variants(Shape::Tile) },
-    Entry { name: "attention_lanes", variants: |target| attention::forward_variants(Shape::lanes(target)) },
-    Entry { name: "attention_tile", variants: |_| attention::forward_variants(Shape::Tile) },
+    Entry {
+        name: "attention_grad_kv_lanes",
+        variants: |target| attention::grad_kv_variants(attention::Shape::lanes(target)),
+    },
+    Entry { name: "attention_grad_kv_tile", variants: |_| attention::grad_kv_variants(attention::Shape::Tile) },
+    Entry {
+        name: "attention_grad_q_lanes",
+        variants: |target| attention::grad_q_variants(attention::Shape::lanes(target)),
+    },
+    Entry { name: "attention_grad_q_tile", variants: |_| attention::grad_q_variants(attention::Shape::Tile) },
+    Entry { name: "attention_lanes", variants: |target| attention::forward_variants(attention::Shape::lanes(target)) },
+    Entry { name: "attention_tile", variants: |_| attention::forward_variants(attention::Shape::Tile) },
     Entry { name: "gather_rows", variants: |_| rows::variants(Op::Gather) },
-    Entry { name: "gemm_panel", variants: |target| gemm::variants(gemm::Shape::panel(target)) },
-    Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile) },
+    Entry {
+        name: "gemm_panel",
+        variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::None, Skew::ShortK]),
+    },
+    Entry {
+        name: "gemm_thin",
+        variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::FewRows, Skew::FewColumns]),
+    },
+    Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile, &[Skew::None]) },
     Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },
     Entry { name: "probe_fma", variants: |target| probe::variants(Probe::Fma, target) },
     Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },

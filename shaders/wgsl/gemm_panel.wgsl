@@ -65,23 +65,6 @@ fn load_scaled(base: u32, k: u32, column: u32) -> mat4x4<f32> {
     return p.alpha * mask_b_block(load_b_block(base, k, column), k);
 }
 
-// The product of a column of A and a row of B; column i of the result is row i of C.
-fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(a.x * b, a.y * b, a.z * b, a.w * b);
-}
-
-// sums + A[row .. row + 4, k .. k + 4] * b, one outer product after the other: then a row of b, once loaded, meets all four
-// rows of A.
-fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, b: mat4x4<f32>) -> mat4x4<f32> {
-    let a = transpose(load_a_block(base, row, k));
-    var acc = sums;
-    acc += outer(a[0], b[0]);
-    acc += outer(a[1], b[1]);
-    acc += outer(a[2], b[2]);
-    acc += outer(a[3], b[3]);
-    return acc;
-}
-
 // What the blocks of k before this one left of four rows.
 fn load_rows(place: Place, row: u32, column: u32, first: bool) -> mat4x4<f32> {
     var rows = mat4x4<f32>();
