@@ -278,7 +278,7 @@ fn a_run_that_cannot_begin_says_why_and_leaves_nothing() {
     fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
     fails(&train("train.steps=1"), 4, &["model.safetensors", "truncated"]);
     fs::write(&weights, "<!DOCTYPE html><html>not found</html>").unwrap();
-    fails(&train("train.steps=1"), 4, &["model.safetensors", "not a safetensors file"]);
+    fails(&train("train.steps=1"), 4, &["model.safetensors", "not a weight file"]);
     fs::write(&weights, &whole).unwrap();
 
     fs::write(here.join("tiny/train.json"), "[{\"id\": 1,").unwrap();

@@ -252,12 +252,13 @@ fn links_may_not_leave_the_directory_except_into_a_hub_cache() {
 fn foreign_files_are_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 8] = [
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "it is a web page"),
         (b"<html><head></head></html>", "it is a web page"),
-        (b"PK\x03\x04aaaaaaaaaaaaaa", "it is a PyTorch pickle archive"),
+        (b"PK\x03\x04aaaaaaaaaaaaaa", "the archive's directory, which stands at its end"),
+        (b"\x80\x02cos\nsystem\n.", "it is a pickle that PyTorch did not write"),
         (b"GGUFaaaaaaaaaaaa", "it is a GGUF file"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "announce a header of 18446744073709551615 bytes"),
     ];
@@ -266,6 +267,24 @@ fn foreign_files_are_recognised() {
         let text = message(Checkpoint::open(dir.path(), NameMap::Llava));
         assert!(text.contains(expected) && text.contains("model.safetensors"), "`{text}` lacks `{expected}`");
     }
+}
+
+/// Parts of a model lie over each other: the later one is used.
+#[test]
+fn parts_from_several_places_are_one_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, head, tower) = (dir.path().join("m"), dir.path().join("head.bin"), dir.path().join("tower"));
+    write_sample(&whole);
+    let zeros = [0.0; 6];
+    write_safetensors(&head, &[TensorOut::f32("lm_head.weight", [2, 3], &zeros)]).unwrap();
+    write_safetensors(&tower, &[TensorOut::f32("vision_model.post_layernorm.bias", [6], &zeros)]).unwrap();
+    let mut model = Checkpoint::open(&whole, NameMap::Llava).unwrap();
+    model.overlay(Checkpoint::open(&head, NameMap::Llava).unwrap());
+    model.overlay(Checkpoint::open_under("model.vision_tower.", &tower, NameMap::VisionTower).unwrap());
+    assert_eq!(model.get("lm_head.weight").unwrap().to_f32().unwrap(), zeros);
+    assert_eq!(model.get("model.language_model.norm.weight").unwrap().to_f32().unwrap(), ramp(4));
+    assert_eq!(model.shape("model.vision_tower.post_layernorm.bias"), Some(&[6][..]));
+    assert_eq!(model.names().count(), 4);
 }
 
 #[test]
@@ -286,8 +305,16 @@ fn directories_without_weights() {
     let dir = tempfile::tempdir().unwrap();
     assert!(message(Checkpoint::open(&dir.path().join("no"), NameMap::Llava)).contains("cannot open model directory"));
     assert!(message(Checkpoint::open(dir.path(), NameMap::Llava)).contains("neither model.safetensors nor"));
-    fs::write(dir.path().join("pytorch_model.bin"), b"x").unwrap();
-    assert!(message(Checkpoint::open(dir.path(), NameMap::Llava)).contains("only PyTorch pickle files"));
+    // Research releases are one file of any name; of two, either could be meant.
+    let (a, b) = (dir.path().join("a.safetensors"), dir.path().join("b.pth"));
+    write_sample(&a);
+    Checkpoint::open(dir.path(), NameMap::Llava).unwrap().check(&sample_inventory()).unwrap();
+    fs::write(&b, b"x").unwrap();
+    assert!(message(Checkpoint::open(dir.path(), NameMap::Llava)).contains("several other weight files"));
+    Checkpoint::open(&a, NameMap::Llava).unwrap().check(&sample_inventory()).unwrap();
+    assert!(message(Checkpoint::open(&b, NameMap::Llava)).contains("b.pth is truncated"));
+    fs::rename(&b, dir.path().join("pytorch_model.bin")).unwrap();
+    assert!(message(Checkpoint::open(dir.path(), NameMap::Llava)).contains("pytorch_model.bin is truncated"));
 }
 
 /// Every possible truncation, and every single flipped bit of the header: an error, or a file in which the check against

@@ -190,8 +190,16 @@ fn refusals_name_key_and_value() {
     let top = |body: &str| llava(&format!("{{{body}}}")).map(drop);
     let teacher = |body: &str| dinov2(&format!(r#"{{"model_type": "dinov2", {body}}}"#)).map(drop);
     let image = |body: &str| processor(&format!("{{{body}}}")).map(drop);
+    let original = |body: &str| top(&format!(r#""model_type": "llava_llama"{body}"#));
     let cases = [
-        (top(r#""model_type": "llava_llama""#), r#"`model_type` = "llava_llama" is not supported"#),
+        (top(r#""model_type": "llava_mistral""#), r#"`model_type` = "llava_mistral" is not supported"#),
+        (top(r#""model_type": "llama""#), "it is a language model without a vision tower"),
+        (original(""), "name the tower's directory as model.vision"),
+        (original(r#", "mm_projector_type": "linear""#), r#"`mm_projector_type` = "linear" is not supported"#),
+        (original(r#", "mm_use_im_start_end": true"#), "`mm_use_im_start_end` = true is not supported"),
+        (original(r#", "mm_patch_merge_type": "spatial_unpad""#), "`mm_patch_merge_type`"),
+        (original(r#", "mm_vision_tower": "google/vit""#), r#"`mm_vision_tower` = "google/vit" is not supported"#),
+        (original(r#", "mm_vision_tower": "x/clip-vit-large-patch14-336", "mm_hidden_size": 768"#), "1024, the width"),
         (top(""), "`model_type` is missing, expected llava"),
         (top(r#""model_type": 3"#), "`model_type` is 3, expected a string"),
         (top(r#""model_type": "llava", "quantization_config": {}"#), "`quantization_config` = {}"),
@@ -225,8 +233,8 @@ fn refusals_name_key_and_value() {
         (teacher(r#""hidden_act": "silu""#), r#"`hidden_act` = "silu""#),
         (image(r#""resample": 1"#), "`resample` = 1 is not supported"),
         (
-            image(r#""image_processor_type": "SiglipImageProcessor""#),
-            r#"`image_processor_type` = "SiglipImageProcessor""#,
+            image(r#""image_processor_type": "Siglip2ImageProcessor""#),
+            r#"`image_processor_type` = "Siglip2ImageProcessor""#,
         ),
         (image(r#""size": {"longest_edge": 3}"#), r#"`size` = {"longest_edge":3}"#),
         (image(r#""crop_size": {"height": 3}"#), r#"`crop_size` is {"height":3}, expected"#),
@@ -252,4 +260,23 @@ fn missing_and_broken_files() {
     std::fs::write(dir.path().join("config.json"), "[1, 2]").unwrap();
     let message = LlavaConfig::from_dir(dir.path()).unwrap_err().to_string();
     assert!(message.contains("the root is [1,2]"), "{message}");
+}
+
+/// The keys of a published original LLaVA-1.5 give the model that the library's files give.
+#[test]
+fn the_original_layout_is_the_same_model() {
+    let original = llava(
+        r#"{"model_type": "llava_llama", "hidden_size": 4096, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+            "mm_vision_tower": "openai/clip-vit-large-patch14-336", "mm_hidden_size": 1024,
+            "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
+            "mm_use_im_start_end": false, "mm_use_im_patch_token": false, "image_aspect_ratio": "pad",
+            "tune_mm_mlp_adapter": false, "use_mm_proj": true, "pretraining_tp": 1, "vra_loss": true}"#,
+    )
+    .unwrap();
+    let library = llava(
+        r#"{"model_type": "llava", "image_token_index": -200,
+            "text_config": {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}}"#,
+    )
+    .unwrap();
+    assert_eq!(original, library);
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::targets::path;
 use super::{AdapterError, LoraConfig};
@@ -23,6 +23,8 @@ const MODULES: [(&str, &str, &str); 2] = [
     ),
     ("residual_projector.", "residual_projector.safetensors", "check residual.enabled and residual.source"),
 ];
+/// All trained tensors but LoRA's, as the original code writes them, often beside files with a part of the same.
+const OTHERS: &str = "non_lora_trainables.safetensors";
 
 /// A trained tensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,35 +59,35 @@ impl Adapter {
     /// alignment projectors and the residual's adapter.
     ///
     /// Each part may be absent as a whole; the caller then starts it from the base model or afresh. A
-    /// part that is there must be complete, and must be one that the run knows.
+    /// part that is there must be complete, and must be one that the run knows. Files may also have the names and form
+    /// of the original code: `.bin`, and `non_lora_trainables` for all but LoRA.
     ///
     /// # Errors
     /// The directory holds no part, a file is damaged, the configuration asks for something that is not implemented, a
     /// key matches no tensor, or a tensor of a part has no key or another shape.
     pub fn read(dir: &Path, model: &LlavaConfig, modules: &[TensorSpec]) -> Result<Self, AdapterError> {
         let mut adapter = Self { lora: None, parameters: BTreeMap::new() };
-        let has = |name: &str| dir.join(name).is_file();
-        if has(CONFIG) || has(LORA) {
+        let has = |name: &str| companion(dir, name).is_file();
+        if dir.join(CONFIG).is_file() || has(LORA) {
             let lora = LoraConfig::from_dir(dir, &model.text)?;
-            if !has(LORA) && has("adapter_model.bin") {
-                let problem = "adapter_model.bin is a pickle file; save the adapter with safe_serialization=True";
-                return Err(AdapterError::NotAnAdapter { dir: dir.to_path_buf(), problem });
-            }
             let required = lora_tensors(&lora, &model.text);
             adapter.load(
-                &dir.join(LORA),
+                &companion(dir, LORA),
                 required,
                 "adapters are supported on the language model's linear layers only",
             )?;
             adapter.lora = Some(lora);
         }
+        let projector = Inventory::multi_modal_projector(model).required;
+        if has(OTHERS) {
+            adapter.load_others(&companion(dir, OTHERS), &projector, modules)?;
+        }
         if has(PROJECTOR) {
-            let required = Inventory::multi_modal_projector(model).required;
-            adapter.load(&dir.join(PROJECTOR), required, "check that it belongs to this model")?;
+            adapter.load(&companion(dir, PROJECTOR), projector, "check that it belongs to this model")?;
         }
         for (prefix, file, hint) in MODULES.into_iter().filter(|(_, file, _)| has(file)) {
             let required = modules.iter().filter(|tensor| tensor.name.starts_with(prefix)).cloned().collect();
-            adapter.load(&dir.join(file), required, hint)?;
+            adapter.load(&companion(dir, file), required, hint)?;
         }
         if adapter.parameters.is_empty() {
             let problem = "there is no adapter_config.json and no projector file in it; check the path";
@@ -172,10 +174,39 @@ impl Adapter {
         Inventory { required, unused: Vec::new() }.compare(path, found, hint)?;
         for (name, view) in views {
             let parameter = Parameter { shape: view.shape().to_vec(), values: view.to_f32()? };
-            self.parameters.insert(name, parameter);
+            match self.parameters.get(&name) {
+                Some(other) if *other != parameter => {
+                    let problem = format!("tensor {name} has other elements than in {OTHERS} or its .bin beside it");
+                    return Err(CheckpointError::Contradiction { path: path.to_path_buf(), problem });
+                }
+                _ => self.parameters.insert(name, parameter),
+            };
         }
         Ok(())
     }
+
+    /// Loads the file of all trained tensors but LoRA's, in which each part may be absent as a whole.
+    fn load_others(
+        &mut self,
+        path: &Path,
+        projector: &[TensorSpec],
+        modules: &[TensorSpec],
+    ) -> Result<(), CheckpointError> {
+        let names: Vec<String> = TensorFile::open(path)?.names().map(llava_name).collect();
+        let part = |prefix| modules.iter().filter(move |tensor: &&TensorSpec| tensor.name.starts_with(prefix));
+        let parts = MODULES.map(|(prefix, _, _)| part(prefix).cloned().collect::<Vec<_>>());
+        let is_there = |part: &&[TensorSpec]| part.iter().any(|tensor| names.contains(&tensor.name));
+        let parts = [projector].into_iter().chain(parts.iter().map(Vec::as_slice)).filter(is_there);
+        let required = parts.flatten().cloned().collect();
+        self.load(path, required, "check the sections [vra] and [residual]")
+    }
+}
+
+/// A file of an adapter directory, or the one in its place that PyTorch's older format has.
+fn companion(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let older = path.with_extension("bin");
+    if !path.exists() && older.exists() { older } else { path }
 }
 
 /// The file that the tensor with this key belongs to.

@@ -7,6 +7,9 @@
 //! | `alignment_projector.safetensors` | the alignment projectors |
 //! | `residual_projector.safetensors` | the residual's adapter |
 //!
+//! Those are what is written. What the original LLaVA and VIRAL code writes is read too: the same files in PyTorch's
+//! format (`.bin`), under their own tensor names, and `non_lora_trainables.bin`, which holds everything but LoRA.
+//!
 //! In memory tensors have their canonical names; the files' keys are those of [`adapter_key`](crate::graph::adapter_key).
 //! Reading is all or nothing: a key that matches no tensor, and a tensor without a key, are errors that name it.
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::image::Tiling;
 
-use super::{Activation, ConfigError, Document, Section, TextConfig, VisionConfig, VisionFamily};
+use super::{Activation, ConfigError, Document, Section, TextConfig, VisionConfig, VisionFamily, original};
 
 /// Which rows of the chosen hidden state become visual tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,8 +76,19 @@ impl LlavaConfig {
     /// # Errors
     /// The file is missing, is not JSON, or holds a setting that is wrong, contradictory or not implemented.
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
+        Self::from_parts(dir, None)
+    }
+
+    /// The same where the vision tower may come from a model of its own: for a directory in the original layout, or a
+    /// language model without any. A tower of its own goes before the one that the model names.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`], for both directories.
+    pub fn from_parts(dir: &Path, vision: Option<&Path>) -> Result<Self, ConfigError> {
         let document = Document::read(&dir.join("config.json"))?;
-        Self::from_section(&document.root())
+        let tower = vision.map(|dir| Document::read(&dir.join("config.json"))).transpose()?;
+        let tower = tower.as_ref().map(|document| tower_section(document.root())).transpose()?;
+        Self::from_section(&document.root(), tower.as_ref())
     }
 
     /// Reads the text of a `config.json`; `path` only appears in messages.
@@ -86,11 +97,15 @@ impl LlavaConfig {
     /// As [`Self::from_dir`].
     pub fn from_json(path: &Path, json: &[u8]) -> Result<Self, ConfigError> {
         let document = Document::parse(path, json)?;
-        Self::from_section(&document.root())
+        Self::from_section(&document.root(), None)
     }
 
-    fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
-        const LAYOUT: &str = "llava, llava_next (the Hugging Face layout; other layouts have to be converted first)";
+    fn from_section(s: &Section<'_>, tower: Option<&Section<'_>>) -> Result<Self, ConfigError> {
+        const LAYOUT: &str =
+            "llava, llava_next, llava_llama, llava_qwen2, or llama or qwen2 with a vision tower of its own";
+        if let Some(family) = original::family(s)? {
+            return original::read(s, family, tower);
+        }
         let is_next = match s.text("model_type")? {
             Some("llava") => false,
             Some("llava_next") => true,
@@ -103,9 +118,10 @@ impl LlavaConfig {
         let mut text = TextConfig::from_section(s.section("text_config")?)?;
         // The library ties the head when either level says so.
         text.tie_word_embeddings |= s.flag("tie_word_embeddings", false)?;
-        let vision = match s.section("vision_config")? {
-            Some(section) => VisionConfig::from_section(&section)?,
-            None => VisionConfig::clip_large_336(),
+        let vision = match (tower, s.section("vision_config")?) {
+            (Some(section), _) => VisionConfig::from_section(section)?,
+            (None, Some(section)) => VisionConfig::from_section(&section)?,
+            (None, None) => VisionConfig::clip_large_336(),
         };
         let feature_select = match s.text("vision_feature_select_strategy")? {
             None | Some("default") => FeatureSelect::Patches,
@@ -120,7 +136,7 @@ impl LlavaConfig {
         let index_key = if s.value("image_token_index").is_some() { "image_token_index" } else { "image_token_id" };
         Ok(Self {
             tiling: if is_next { Some(tiling(s, vision.image_size)?) } else { None },
-            vision_layers: vision_layers(s, vision.layers)?,
+            vision_layers: vision_layers(s, "vision_feature_layer", vision.layers)?,
             text,
             vision,
             image_token_index: s.integer(index_key, 32000)?,
@@ -154,22 +170,26 @@ fn tiling(s: &Section<'_>, side: usize) -> Result<Tiling, ConfigError> {
     }
 }
 
-/// `vision_feature_layer`, one or a list of them, as numbers of hidden states: it indexes the tuple of `layers + 1`
-/// states, from the end when negative.
-fn vision_layers(s: &Section<'_>, layers: usize) -> Result<Vec<usize>, ConfigError> {
-    const KEY: &str = "vision_feature_layer";
-    let listed = match s.value(KEY) {
+/// The configuration of the vision tower in the file of a model of its own, which may have a text tower beside it.
+fn tower_section(root: Section<'_>) -> Result<Section<'_>, ConfigError> {
+    Ok(root.section("vision_config")?.unwrap_or(root))
+}
+
+/// The feature layer under `key`, one or a list of them, as numbers of hidden states: it indexes the tuple of
+/// `layers + 1` states, from the end when negative.
+pub(super) fn vision_layers(s: &Section<'_>, key: &str, layers: usize) -> Result<Vec<usize>, ConfigError> {
+    let listed = match s.value(key) {
         Some(Value::Array(list)) if !list.is_empty() => {
             let numbers: Option<Vec<i64>> = list.iter().map(Value::as_i64).collect();
-            numbers.ok_or_else(|| s.wrong(KEY, "an integer or a list of them"))?
+            numbers.ok_or_else(|| s.wrong(key, "an integer or a list of them"))?
         }
-        _ => vec![s.integer(KEY, -2)?],
+        _ => vec![s.integer(key, -2)?],
     };
     let states = layers as i64 + 1;
     let index = |layer: i64| {
         let index = if layer < 0 { states + layer } else { layer };
         let problem =
-            || format!("`{KEY}` = {layer} is outside the {states} hidden states of a tower of {layers} blocks");
+            || format!("`{key}` = {layer} is outside the {states} hidden states of a tower of {layers} blocks");
         if (0..states).contains(&index) { Ok(index as usize) } else { Err(s.inconsistent(problem())) }
     };
     listed.into_iter().map(index).collect()

@@ -1,4 +1,4 @@
-//! Model configurations as published in the Hugging Face layout.
+//! Model configurations as published, in the Hugging Face layout and in that of the original LLaVA code.
 //!
 //! Published files are sparse: a missing key takes the default of the library's configuration class, so every struct
 //! here is complete. A setting that changes the arithmetic and is not implemented is an error naming key and value;
@@ -7,6 +7,7 @@
 mod dinov2;
 mod error;
 mod llava;
+mod original;
 mod processor;
 mod section;
 mod text;

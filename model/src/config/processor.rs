@@ -15,6 +15,9 @@ pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Channel standard deviations of ImageNet.
 pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
+/// Channel means and standard deviations of SigLIP's processors.
+const HALF: [f64; 3] = [0.5; 3];
+
 /// Resampling filter of an 8-bit resize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
@@ -29,6 +32,8 @@ pub enum Filter {
 pub enum ImageSize {
     /// The short side becomes this many pixels, the long side follows.
     ShortestEdge(usize),
+    /// The long side becomes this many pixels, the short side follows, rounded.
+    LongestEdge(usize),
     /// Both sides are given; the aspect ratio is not kept.
     Exact {
         /// Rows.
@@ -51,6 +56,8 @@ pub struct ImageProcessorConfig {
     pub rescale: Option<f64>,
     /// Mean and standard deviation per channel, if pixels are normalised.
     pub normalize: Option<([f64; 3], [f64; 3])>,
+    /// `(height, width)` that is reached by zeros at the bottom and the right after everything else, if it is.
+    pub pad_to: Option<(usize, usize)>,
     /// Whether the processor itself pads to a square first (the library's LLaVA processor can).
     pub pad: bool,
 }
@@ -64,6 +71,7 @@ impl ImageProcessorConfig {
             crop: Some((side, side)),
             rescale: Some(1.0 / 255.0),
             normalize: Some((OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)),
+            pad_to: None,
             pad: false,
         }
     }
@@ -95,17 +103,17 @@ impl ImageProcessorConfig {
     }
 
     fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
-        let is_llava = check_class(s)?;
-        let resample = match s.integer("resample", 3)? {
+        let class = Class::read(s)?;
+        let resample = match s.integer("resample", class.resample())? {
             2 => Filter::Bilinear,
             3 => Filter::Bicubic,
             _ => return Err(s.unsupported("resample", "2 (bilinear), 3 (bicubic)")),
         };
         let resize = match s.flag("do_resize", true)? {
-            true => Some(resize_target(s)?),
+            true => Some(resize_target(s, class)?),
             false => None,
         };
-        let crop = match s.flag("do_center_crop", true)? {
+        let crop = match s.flag("do_center_crop", class.crops())? {
             true => Some(exact_size(s, "crop_size", 224)?),
             false => None,
         };
@@ -113,50 +121,101 @@ impl ImageProcessorConfig {
             true => Some(s.number("rescale_factor", 1.0 / 255.0)?),
             false => None,
         };
+        let (mean, std) = class.normalization();
         let normalize = match s.flag("do_normalize", true)? {
-            true => Some((s.channels("image_mean", OPENAI_CLIP_MEAN)?, s.channels("image_std", OPENAI_CLIP_STD)?)),
+            true => Some((s.channels("image_mean", mean)?, s.channels("image_std", std)?)),
             false => None,
         };
         if normalize.is_some_and(|(_, std)| std.contains(&0.0)) {
             return Err(s.wrong("image_std", "numbers other than zero"));
         }
-        let pad = s.flag("do_pad", false)?;
-        if pad && !is_llava {
-            return Err(s.unsupported("do_pad", "false, or true for LlavaImageProcessor"));
+        let pads = s.flag("do_pad", class == Class::Sam)?;
+        if pads && !matches!(class, Class::Llava | Class::Sam) {
+            return Err(s.unsupported("do_pad", "false, or true for LlavaImageProcessor and SamImageProcessor"));
         }
-        Ok(Self { resize, resample, crop, rescale, normalize, pad })
-    }
-}
-
-/// The processors named here share steps and defaults; returns whether it is the LLaVA one, which can pad.
-fn check_class(s: &Section<'_>) -> Result<bool, ConfigError> {
-    for key in ["image_processor_type", "feature_extractor_type"] {
-        let Some(name) = s.text(key)? else { continue };
-        let base = name.strip_suffix("Fast").or_else(|| name.strip_suffix("Pil")).unwrap_or(name);
-        return match base {
-            "CLIPImageProcessor" | "CLIPFeatureExtractor" | "BitImageProcessor" => Ok(false),
-            "LlavaImageProcessor" => Ok(true),
-            _ => Err(s.unsupported(key, "CLIPImageProcessor, LlavaImageProcessor, BitImageProcessor")),
+        let pad_to = match pads && class == Class::Sam {
+            true => Some(exact_size(s, "pad_size", 1024)?),
+            false => None,
         };
+        Ok(Self { resize, resample, crop, rescale, normalize, pad_to, pad: pads && class == Class::Llava })
     }
-    Ok(false)
 }
 
-fn resize_target(s: &Section<'_>) -> Result<ImageSize, ConfigError> {
+/// The library's processors. Their steps are the same; they differ in which are done and in their defaults.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// CLIP's, and DINOv2's, which has the same steps.
+    Clip,
+    /// LLaVA's own, which can pad to a square first.
+    Llava,
+    /// That of SigLIP, and of SigLIP 2 at a fixed resolution: both sides scaled, nothing cut off.
+    Siglip,
+    /// SAM's: the long side scaled, the rest filled with zeros.
+    Sam,
+}
+
+impl Class {
+    /// Files without a class are CLIP's.
+    fn read(s: &Section<'_>) -> Result<Self, ConfigError> {
+        for key in ["image_processor_type", "feature_extractor_type"] {
+            let Some(name) = s.text(key)? else { continue };
+            let base = name.strip_suffix("Fast").or_else(|| name.strip_suffix("Pil")).unwrap_or(name);
+            return match base {
+                "CLIPImageProcessor" | "CLIPFeatureExtractor" | "BitImageProcessor" => Ok(Self::Clip),
+                "LlavaImageProcessor" => Ok(Self::Llava),
+                "SiglipImageProcessor" => Ok(Self::Siglip),
+                "SamImageProcessor" => Ok(Self::Sam),
+                _ => {
+                    let others = "LlavaImageProcessor, SiglipImageProcessor, SamImageProcessor, BitImageProcessor";
+                    Err(s.unsupported(key, &format!("CLIPImageProcessor, {others}")))
+                }
+            };
+        }
+        Ok(Self::Clip)
+    }
+
+    fn resample(self) -> i64 {
+        if self == Self::Sam { 2 } else { 3 }
+    }
+
+    fn crops(self) -> bool {
+        matches!(self, Self::Clip | Self::Llava)
+    }
+
+    fn normalization(self) -> ([f64; 3], [f64; 3]) {
+        match self {
+            Self::Clip | Self::Llava => (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+            Self::Siglip => (HALF, HALF),
+            Self::Sam => (IMAGENET_MEAN, IMAGENET_STD),
+        }
+    }
+
+    fn size(self) -> ImageSize {
+        match self {
+            Self::Clip | Self::Llava => ImageSize::ShortestEdge(224),
+            Self::Siglip => ImageSize::Exact { height: 224, width: 224 },
+            Self::Sam => ImageSize::LongestEdge(1024),
+        }
+    }
+}
+
+fn resize_target(s: &Section<'_>, class: Class) -> Result<ImageSize, ConfigError> {
     const KEY: &str = "size";
     match s.value(KEY) {
-        // Old files hold a number, which means the short side.
+        None => Ok(class.size()),
         Some(Value::Object(map)) => {
             let size = s.section(KEY)?.unwrap_or_else(|| s.clone());
-            if map.contains_key("longest_edge") || map.contains_key("max_height") {
-                return Err(s.unsupported(KEY, "shortest_edge, or height and width"));
+            if map.contains_key("max_height") || (map.contains_key("longest_edge") && class != Class::Sam) {
+                return Err(s.unsupported(KEY, "shortest_edge, or height and width, or longest_edge of SAM"));
             }
-            match size.optional_size("shortest_edge")? {
-                Some(side) => Ok(ImageSize::ShortestEdge(side)),
-                None => exact_size(s, KEY, 224).map(|(height, width)| ImageSize::Exact { height, width }),
+            match (size.optional_size("shortest_edge")?, size.optional_size("longest_edge")?) {
+                (Some(side), _) => Ok(ImageSize::ShortestEdge(side)),
+                (None, Some(side)) => Ok(ImageSize::LongestEdge(side)),
+                (None, None) => exact_size(s, KEY, 224).map(|(height, width)| ImageSize::Exact { height, width }),
             }
         }
-        _ => Ok(ImageSize::ShortestEdge(s.size(KEY, 224)?)),
+        // Old files hold a number, which means the short side.
+        Some(_) => Ok(ImageSize::ShortestEdge(s.size(KEY, 224)?)),
     }
 }
 

@@ -77,8 +77,13 @@ impl TextConfig {
             Some("qwen2") => TextFamily::Qwen2,
             Some(_) => return Err(s.unsupported("model_type", "llama, qwen2")),
         };
+        Self::of_family(family, &s)
+    }
+
+    /// Reads a section whose `model_type` has been looked at.
+    pub(super) fn of_family(family: TextFamily, s: &Section<'_>) -> Result<Self, ConfigError> {
         let default = Self::defaults(family);
-        refuse_unimplemented(&s, family)?;
+        refuse_unimplemented(s, family)?;
 
         let hidden_size = s.size("hidden_size", default.hidden_size)?;
         let heads = s.size("num_attention_heads", default.heads)?;
@@ -111,7 +116,7 @@ impl TextConfig {
             kv_heads,
             head_dim,
             rms_norm_eps: s.positive("rms_norm_eps", default.rms_norm_eps)?,
-            rope_theta: rope_theta(&s, default.rope_theta)?,
+            rope_theta: rope_theta(s, default.rope_theta)?,
             max_position_embeddings: s.size("max_position_embeddings", default.max_position_embeddings)?,
             qkv_bias: default.qkv_bias || attention_bias,
             output_bias: attention_bias,

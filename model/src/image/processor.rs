@@ -53,11 +53,18 @@ impl ImageProcessor {
     /// The settings do not yield pictures of that size.
     pub fn new(config: ImageProcessorConfig, aspect: Aspect, side: usize) -> Result<Self, ConfigError> {
         let pad = config.pad || aspect == Aspect::Pad;
-        let size = match (config.crop, config.resize) {
+        let before_padding = match (config.crop, config.resize) {
             (Some((height, width)), _) => Some((height, width)),
             (None, Some(ImageSize::Exact { height, width })) => Some((height, width)),
-            (None, Some(ImageSize::ShortestEdge(edge))) if pad => Some((edge, edge)),
+            (None, Some(ImageSize::ShortestEdge(edge) | ImageSize::LongestEdge(edge))) if pad => Some((edge, edge)),
+            // The long side is known, the other is not longer.
+            (None, Some(ImageSize::LongestEdge(edge))) if config.pad_to.is_some() => Some((edge, edge)),
             (None, _) => None,
+        };
+        let size = match (before_padding, config.pad_to) {
+            (Some((height, width)), Some(target)) if height <= target.0 && width <= target.1 => Some(target),
+            (_, Some(_)) => None,
+            (size, None) => size,
         };
         if size != Some((side, side)) {
             let got = match size {
@@ -108,7 +115,7 @@ impl ImageProcessor {
             cropped = current.centre_crop(width, height);
             current = &cropped;
         }
-        // `new` has made sure that this is a picture of `side` by `side`.
+        // `new` has made sure that this is a picture of `side` by `side`, or one that zeros make as large.
         Ok(self.planes(current))
     }
 
@@ -119,13 +126,19 @@ impl ImageProcessor {
         tiles.iter().flat_map(|tile| self.planes(tile)).collect()
     }
 
-    /// Normalised channels, one after the other.
+    /// Normalised channels, one after the other, with zeros at the bottom and the right up to the side.
     fn planes(&self, picture: &Picture) -> Vec<f32> {
-        let channel = |(channel, levels): (usize, &[f32; 256])| {
-            let plane = picture.rgb().iter().skip(channel).step_by(3);
-            plane.map(|level| levels[usize::from(*level)]).collect::<Vec<f32>>()
-        };
-        self.levels.iter().enumerate().flat_map(channel).collect()
+        let mut planes = vec![0.0; 3 * self.side * self.side];
+        let channels = self.levels.iter().enumerate();
+        for (plane, (channel, levels)) in planes.chunks_mut(self.side * self.side).zip(channels) {
+            let rows = picture.rgb().chunks(3 * picture.width());
+            for (to, from) in plane.chunks_mut(self.side).zip(rows) {
+                for (value, level) in to.iter_mut().zip(from.iter().skip(channel).step_by(3)) {
+                    *value = levels[usize::from(*level)];
+                }
+            }
+        }
+        planes
     }
 
     /// The truncated mean colour, (122, 116, 104) for CLIP. Because it is truncated, the margin is slightly below zero
@@ -146,6 +159,11 @@ fn scaled_size(size: ImageSize, width: usize, height: usize) -> (usize, usize) {
             let (short, long) = (width.min(height), width.max(height));
             let long = (edge as f64 * long as f64 / short as f64) as usize;
             if width <= height { (edge, long) } else { (long, edge) }
+        }
+        ImageSize::LongestEdge(edge) => {
+            let scale = edge as f64 / width.max(height) as f64;
+            let scaled = |side: usize| ((side as f64 * scale + 0.5) as usize).clamp(1, edge);
+            (scaled(width), scaled(height))
         }
     }
 }

@@ -3,8 +3,11 @@
 //! A record's turns are rendered into one prompt ([`render`]), the prompt is tokenised piece by piece around its
 //! images, and a token becomes a target if its characters end inside an assistant's answer ([`Tokenizer::encode`]).
 
+mod byte_level;
 mod encode;
 mod error;
+mod sentencepiece;
+mod settings;
 mod template;
 mod tokenizer;
 

@@ -19,16 +19,16 @@ pub enum CheckpointError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A directory holds no safetensors file.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json{found}", dir.display())]
+    /// A directory holds no weight file.
+    #[error("{} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}", dir.display())]
     NoWeights {
         /// The directory.
         dir: PathBuf,
-        /// What was found instead, with advice; may be empty.
+        /// What was found instead, with advice.
         found: &'static str,
     },
-    /// A file is something else than safetensors.
-    #[error("{} is not a safetensors file: {problem}", path.display())]
+    /// A file is neither safetensors nor PyTorch's.
+    #[error("{} is not a weight file: {problem}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -49,6 +49,14 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// What is wrong, with the tensor's name.
+        problem: String,
+    },
+    /// A PyTorch file holds something else than tensors, or contradicts itself. Nothing in it was run.
+    #[error("{} is refused: {problem}; its pickle was not run; a file in safetensors format has none", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What is in it, or wrong with it.
         problem: String,
     },
     /// The index of a sharded checkpoint is wrong.
@@ -72,6 +80,14 @@ pub enum CheckpointError {
         second: String,
         /// File of the second.
         second_file: PathBuf,
+    },
+    /// Files beside each other hold different elements for the same tensor.
+    #[error("{}: {problem}; keep the files of one version only", path.display())]
+    Contradiction {
+        /// The second file.
+        path: PathBuf,
+        /// The tensor and the first file.
+        problem: String,
     },
     /// A tensor that was asked for is not there.
     #[error("{} has no tensor {name}", path.display())]

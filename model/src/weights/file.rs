@@ -1,6 +1,6 @@
-//! One mapped safetensors file.
+//! One mapped weight file: safetensors, or what PyTorch writes ([`super::pickle`]).
 //!
-//! Layout: 8 bytes little-endian header length, a JSON object `name -> {dtype, shape, data_offsets}` with an optional
+//! Layout of safetensors: 8 bytes little-endian header length, a JSON object `name -> {dtype, shape, data_offsets}` with an optional
 //! `__metadata__`, then the data; offsets count from the end of the header. The header is untrusted: every length,
 //! offset and product is checked before the data is touched.
 
@@ -13,6 +13,7 @@ use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
 use super::mapping::Mapping;
+use super::pickle::{self, Problem};
 use super::{CheckpointError, StoredDtype, TensorView, printable};
 
 /// Bytes of the header length.
@@ -21,12 +22,14 @@ const LENGTH_BYTES: usize = 8;
 /// The format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// A mapped safetensors file whose header has been checked against its length.
+/// A mapped weight file whose description of tensors has been checked against its length.
 pub struct TensorFile {
     path: PathBuf,
     bytes: Mapping,
     data_start: usize,
     entries: BTreeMap<String, Entry>,
+    /// What [`Place::Ordered`] refers to.
+    ordered: Vec<u8>,
 }
 
 /// What the header says about one tensor.
@@ -34,23 +37,66 @@ pub struct TensorFile {
 pub(super) struct Entry {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// Position inside the data part, in bytes.
-    pub(super) range: Range<usize>,
+    pub(super) place: Place,
+}
+
+/// Where the bytes of a tensor lie, row by row.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the data part of the file.
+    Stored(Range<usize>),
+    /// Among those that are stored in another order and were put in order.
+    Ordered(Range<usize>),
+}
+
+impl Place {
+    /// Number of bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Stored(range) | Self::Ordered(range) => range.len(),
+        }
+    }
+
+    /// Where in the data part of the file, if there.
+    pub(super) fn stored(&self) -> Option<&Range<usize>> {
+        match self {
+            Self::Stored(range) => Some(range),
+            Self::Ordered(_) => None,
+        }
+    }
+
+    /// Part number `index` of several parts of `length` bytes each.
+    pub(super) fn part(&self, index: usize, length: usize) -> Self {
+        let part = |range: &Range<usize>| range.start + index * length..range.start + (index + 1) * length;
+        match self {
+            Self::Stored(range) => Self::Stored(part(range)),
+            Self::Ordered(range) => Self::Ordered(part(range)),
+        }
+    }
 }
 
 impl TensorFile {
-    /// Maps a file and checks its header.
+    /// Maps a file, safetensors or PyTorch's by its contents, and checks its header. No code in a file is ever run.
     ///
     /// # Errors
-    /// The file cannot be read, is something else than safetensors, is truncated, or its header is damaged.
+    /// The file cannot be read, is something else, is truncated, its header is damaged, or a pickle in it refers to
+    /// anything that files of tensors do not need.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let bytes = Mapping::open(path).map_err(|source| CheckpointError::Io {
             action: "cannot open",
             path: path.to_path_buf(),
             source,
         })?;
+        if pickle::is_pytorch(&bytes) {
+            let contents = pickle::read(&bytes).map_err(|problem| match problem {
+                Problem::Truncated(problem) => CheckpointError::Truncated { path: path.to_path_buf(), problem },
+                Problem::Refused(problem) => CheckpointError::Pickle { path: path.to_path_buf(), problem },
+            })?;
+            let (entries, ordered) = (contents.entries, contents.ordered);
+            return Ok(Self { path: path.to_path_buf(), bytes, data_start: 0, entries, ordered });
+        }
         let (data_start, entries) = parse(path, &bytes)?;
-        Ok(Self { path: path.to_path_buf(), bytes, data_start, entries })
+        Ok(Self { path: path.to_path_buf(), bytes, data_start, entries, ordered: Vec::new() })
     }
 
     /// Where the file is.
@@ -69,7 +115,7 @@ impl TensorFile {
     /// There is no such tensor, or its type is not f32, f16 or bf16.
     pub fn get(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
         match self.entries.get_key_value(name) {
-            Some((name, entry)) => self.view(name, entry.dtype, &entry.shape, entry.range.clone()),
+            Some((name, entry)) => self.view(name, entry.dtype, &entry.shape, &entry.place),
             None => Err(CheckpointError::Missing { path: self.path.clone(), name: printable(name) }),
         }
     }
@@ -80,7 +126,7 @@ impl TensorFile {
         name: &'a str,
         dtype: Dtype,
         shape: &'a [usize],
-        range: Range<usize>,
+        place: &Place,
     ) -> Result<TensorView<'a>, CheckpointError> {
         let dtype = match dtype {
             Dtype::F32 => StoredDtype::F32,
@@ -94,7 +140,11 @@ impl TensorFile {
                 });
             }
         };
-        let bytes = self.data().get(range).unwrap_or_default();
+        let bytes = match place {
+            Place::Stored(range) => self.data().get(range.clone()),
+            Place::Ordered(range) => self.ordered.get(range.clone()),
+        };
+        let bytes = bytes.unwrap_or_default();
         Ok(TensorView { name, file: &self.path, dtype, shape, bytes })
     }
 
@@ -141,24 +191,27 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>), 
     let header: serde_json::Map<String, Value> =
         serde_json::from_slice(header).map_err(|error| damaged(format!("not a JSON object ({error})")))?;
     let mut entries = BTreeMap::new();
+    let mut ranges = Vec::new();
     for (name, value) in header {
         if name == "__metadata__" {
             continue;
         }
-        let entry = entry(value).map_err(|problem| damaged(format!("tensor {}: {problem}", printable(&name))))?;
-        entries.insert(name, entry);
+        let (dtype, shape, range) =
+            entry(value).map_err(|problem| damaged(format!("tensor {}: {problem}", printable(&name))))?;
+        ranges.push((name.clone(), range.clone()));
+        entries.insert(name, Entry { dtype, shape, place: Place::Stored(range) });
     }
 
     // Offsets have to tile the data exactly: a gap or an overlap means that some tensor would read foreign bytes.
-    let mut order: Vec<(&String, &Entry)> = entries.iter().collect();
-    order.sort_by_key(|(_, entry)| (entry.range.start, entry.range.end));
+    let mut order: Vec<(&String, &Range<usize>)> = ranges.iter().map(|(name, range)| (name, range)).collect();
+    order.sort_by_key(|(_, range)| (range.start, range.end));
     let mut end = 0;
-    for (name, entry) in order {
-        if entry.range.start != end {
-            let problem = format!("begins at byte {} of the data instead of {end}", entry.range.start);
+    for (name, range) in order {
+        if range.start != end {
+            let problem = format!("begins at byte {} of the data instead of {end}", range.start);
             return Err(damaged(format!("tensor {} {problem}: a gap or an overlap", printable(name))));
         }
-        end = entry.range.end;
+        end = range.end;
         if end > data.len() {
             let problem = format!("tensor {} ends at byte {end} of the data", printable(name));
             return Err(truncated(format!("{problem}, the file holds {}", data.len())));
@@ -171,7 +224,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, Entry>), 
 }
 
 /// Reads one header value and checks that shape, type and offsets agree.
-fn entry(value: Value) -> Result<Entry, String> {
+fn entry(value: Value) -> Result<(Dtype, Vec<usize>, Range<usize>), String> {
     let info: TensorInfo = serde_json::from_value(value).map_err(|error| error.to_string())?;
     let (start, end) = info.data_offsets;
     let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |bits, &extent| bits.checked_mul(extent));
@@ -179,7 +232,7 @@ fn entry(value: Value) -> Result<Entry, String> {
     if bytes.is_none() || end.checked_sub(start) != bytes {
         return Err(format!("shape {:?} of {} does not fit offsets {start}..{end}", info.shape, info.dtype));
     }
-    Ok(Entry { dtype: info.dtype, shape: info.shape, range: start..end })
+    Ok((info.dtype, info.shape, start..end))
 }
 
 /// Recognises what often lies where a weight file should.
@@ -195,8 +248,8 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
         Some("it is a Git LFS pointer; fetch the contents with `git lfs pull`")
     } else if text.starts_with(b"<") && text.get(1).is_some_and(|c| c.is_ascii_alphabetic() || *c == b'!') {
         Some("it is a web page, often an error page saved in place of the file; download it again")
-    } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        Some("it is a PyTorch pickle archive; save it with `safetensors.torch.save_file`")
+    } else if bytes.starts_with(b"\x80\x02") {
+        Some("it is a pickle that PyTorch did not write; save the tensors with `safetensors.torch.save_file`")
     } else if bytes.starts_with(b"GGUF") {
         Some("it is a GGUF file; use the original Hugging Face checkpoint")
     } else {

@@ -48,8 +48,9 @@ impl Inventory {
         } else {
             inventory.need("lm_head.weight", [config.text.vocab_size, config.text.hidden_size]);
         }
-        // Checkpoints of the reference release carry their frozen teacher along.
-        inventory.unused.push("alignment_encoder.".into());
+        // Checkpoints of the reference release carry along what was trained or frozen beside the model.
+        let beside = ["alignment_encoder.", "alignment_projector.", "denoiser.", "model.pixel_decoder."];
+        inventory.unused.extend(beside.map(str::to_string));
         inventory
     }
 

@@ -1,17 +1,20 @@
-//! Weight files: safetensors, single or sharded, in any naming dialect.
+//! Weight files: safetensors or PyTorch's, single or sharded, in any naming dialect.
 //!
 //! [`Checkpoint::open`] maps the files and gives each tensor its canonical name ([`NameMap`]); an [`Inventory`] built
 //! from the configuration says what must be there; [`Checkpoint::check`] compares the two and reports everything that
 //! is missing, left over or of the wrong shape; only then are tensors read, as [`TensorView`]s over the mapped bytes.
 //!
-//! Nothing here executes anything from a file: pickle archives are refused, not opened.
+//! Nothing here executes anything from a file: pickles are read by a machine that can build dictionaries of tensors and
+//! nothing else.
 
 mod checkpoint;
+mod directory;
 mod error;
 mod file;
 mod inventory;
 mod mapping;
 mod names;
+mod pickle;
 mod replace;
 mod view;
 mod write;

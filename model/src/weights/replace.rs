@@ -43,22 +43,24 @@ impl Checkpoint {
     /// The weight files in which the tensors that `is_replaced` chooses by canonical name get new values. Names of files
     /// and tensors, shapes and element types stay, so whatever reads the checkpoint reads the new one.
     ///
+    /// Only a checkpoint that [`Self::is_replaceable`] is a model again.
+    ///
     /// # Errors
     /// A chosen tensor's type is not f32, f16 or bf16.
     pub fn with_replaced(&self, is_replaced: impl Fn(&str) -> bool) -> Result<Vec<WeightFile<'_>>, CheckpointError> {
         let mut files = Vec::new();
         for (index, file) in self.files.iter().enumerate() {
-            let mut tensors: Vec<_> =
-                self.tensors.iter().filter(|(name, at)| at.file == index && is_replaced(name)).collect();
-            tensors.sort_by_key(|(_, at)| at.range.start);
+            let chosen = self.tensors.iter().filter(|(name, at)| at.file == index && is_replaced(name));
+            let mut tensors: Vec<_> = chosen.filter_map(|(name, at)| Some((name, at.place.stored()?))).collect();
+            tensors.sort_by_key(|(_, range)| range.start);
             let data = file.data();
             let mut pieces = vec![WeightPiece::Stored(file.header())];
             let mut position = 0;
-            for (name, at) in tensors {
-                pieces.push(WeightPiece::Stored(data.get(position..at.range.start).unwrap_or_default()));
+            for (name, range) in tensors {
+                pieces.push(WeightPiece::Stored(data.get(position..range.start).unwrap_or_default()));
                 let dtype = self.get(name)?.dtype();
-                pieces.push(WeightPiece::Replaced { name, dtype, len: at.range.len() / dtype.bytes() });
-                position = at.range.end;
+                pieces.push(WeightPiece::Replaced { name, dtype, len: range.len() / dtype.bytes() });
+                position = range.end;
             }
             pieces.push(WeightPiece::Stored(data.get(position..).unwrap_or_default()));
             let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();

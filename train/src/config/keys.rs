@@ -144,8 +144,12 @@ macro_rules! sections {
 sections! {
     /// The model to start from.
     model: ModelConfig {
-        /// Directory of a Hugging Face LLaVA model: config.json, tokenizer.json, *.safetensors.
+        /// Model directory: Hugging Face or original LLaVA, or a language model whose other parts are named below.
         path: PathBuf = "llava".into() => SameContent;
+        /// Directory of the vision tower, where the model's own has none. Its image processor is used.
+        vision: Option<PathBuf> = None;
+        /// Weight file of the multi-modal projector, such as a stage-1 mm_projector.bin, in place of the model's own.
+        projector: Option<PathBuf> = None;
         /// Adapter directory to continue from: a PEFT adapter and its companion files.
         adapter: Option<PathBuf> = None;
     }

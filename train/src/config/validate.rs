@@ -129,8 +129,14 @@ impl Config {
     pub fn check_paths(&self) -> Result<()> {
         const CONFIG: Option<&str> = Some("config.json");
         let weights = "config.json and *.safetensors";
-        let llava = "config.json, tokenizer.json and *.safetensors of a Hugging Face LLaVA model";
+        let llava = "config.json, tokenizer and weights of a LLaVA model, or of a language model";
         require_dir("model.path", &self.model.path, CONFIG, llava)?;
+        if let Some(vision) = &self.model.vision {
+            require_dir("model.vision", vision, CONFIG, "config.json and weights of a CLIP or SigLIP model")?;
+        }
+        if let Some(projector) = &self.model.projector {
+            require_file("model.projector", projector, Kind::Model, "the weight file of a multi-modal projector")?;
+        }
         if let Some(adapter) = &self.model.adapter {
             let expected = "adapter_config.json and adapter_model.safetensors as PEFT writes them";
             // Which of these files must be there is the reader's to say: a projector alone is an adapter too.
@@ -140,7 +146,7 @@ impl Config {
             let expected = format!("{weights} of the vision model that provides the targets");
             require_dir("vra.teacher", &self.vra.teacher, CONFIG, &expected)?;
         }
-        require_file("data.train", &self.data.train, "a LLaVA JSON array, or one JSON object a line")
+        require_file("data.train", &self.data.train, Kind::Data, "a LLaVA JSON array, or one JSON object a line")
     }
 }
 
@@ -200,7 +206,7 @@ fn require_dir(key: &str, path: &Path, file: Option<&str>, expected: &str) -> Re
     Err(missing(key, path, Kind::Model, why, expected))
 }
 
-fn require_file(key: &str, path: &Path, expected: &str) -> Result<()> {
+fn require_file(key: &str, path: &Path, kind: Kind, expected: &str) -> Result<()> {
     let why = if path.is_file() {
         return Ok(());
     } else if path.is_dir() {
@@ -208,7 +214,7 @@ fn require_file(key: &str, path: &Path, expected: &str) -> Result<()> {
     } else {
         "there is no such file"
     };
-    Err(missing(key, path, Kind::Data, why.into(), expected))
+    Err(missing(key, path, kind, why.into(), expected))
 }
 
 fn missing(key: &str, path: &Path, kind: Kind, why: String, expected: &str) -> Error {

@@ -16,7 +16,7 @@ use super::open_data::{geometry, step_plan};
 use super::prepare::Preparer;
 use super::session::new_tensors;
 use super::step_graph::trainable;
-use crate::config::{Config, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
+use crate::config::{Config, Method, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
 use crate::data::{Dataset, Geometry, Prepare, StepPlan};
 use crate::error::{Error, Kind, Result};
 
@@ -56,13 +56,10 @@ impl Networks {
     /// networks.
     pub fn open(config: &Config) -> Result<Self> {
         directory(&config.model.path, "model.path", "a Hugging Face LLaVA directory with config.json")?;
-        let llava = LlavaConfig::from_dir(&config.model.path)?;
-        let processor = ImageProcessorConfig::from_dir(&config.model.path).or_else(|error| {
-            if has_processor(&config.model.path) {
-                Err(error)
-            } else {
-                Ok(ImageProcessorConfig::clip(llava.vision.image_size))
-            }
+        let llava = LlavaConfig::from_parts(&config.model.path, config.model.vision.as_deref())?;
+        let pictures = config.model.vision.as_ref().unwrap_or(&config.model.path);
+        let processor = ImageProcessorConfig::from_dir(pictures).or_else(|error| {
+            if has_processor(pictures) { Err(error) } else { Ok(ImageProcessorConfig::clip(llava.vision.image_size)) }
         })?;
         let teacher = if config.needs_teacher() {
             directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
@@ -145,7 +142,14 @@ impl Bundle {
     /// Whatever is missing, damaged or does not fit, by name.
     pub fn open(config: &Config) -> Result<Self> {
         let networks = Networks::open(config)?;
-        let model = Checkpoint::open(&config.model.path, NameMap::Llava)?;
+        let model = open_model(config)?;
+        if config.train.method == Method::Full && !model.is_replaceable() {
+            return Err(errors::config(
+                "train.method = \"full\" needs a model in safetensors files of one folder",
+                "the run writes those files anew, and this model lies in PyTorch files or in several places",
+                "save the model with save_pretrained(…, safe_serialization=True), or train with method = \"lora\"",
+            ));
+        }
         model.check(&Inventory::llava(&networks.llava))?;
         let teacher = match &networks.teacher {
             Some(teacher) => {
@@ -222,6 +226,18 @@ impl Bundle {
         }
         Ok(fingerprints)
     }
+}
+
+/// The model's tensors, with the parts that come from elsewhere in place of its own.
+fn open_model(config: &Config) -> Result<Checkpoint> {
+    let mut model = Checkpoint::open(&config.model.path, NameMap::Llava)?;
+    if let Some(vision) = &config.model.vision {
+        model.overlay(Checkpoint::open_under("model.vision_tower.", vision, NameMap::VisionTower)?);
+    }
+    if let Some(projector) = &config.model.projector {
+        model.overlay(Checkpoint::open(projector, NameMap::Llava)?);
+    }
+    Ok(model)
 }
 
 /// The LoRA part that a run trains.

@@ -51,10 +51,16 @@ impl From<CheckpointError> for Error {
             CheckpointError::NoWeights { dir, found } => file(
                 &dir,
                 "the folder holds no weights",
-                format!("neither model.safetensors nor model.safetensors.index.json is there{found}"),
-                "download the weights in safetensors format into this folder",
+                format!("neither model.safetensors nor pytorch_model.bin is there, nor an index of either{found}"),
+                "download the model's weights into this folder",
             ),
-            CheckpointError::Foreign { path, problem } => file(&path, "not a safetensors file", problem, AGAIN),
+            CheckpointError::Foreign { path, problem } => file(&path, "not a weight file", problem, AGAIN),
+            CheckpointError::Pickle { path, problem } => file(
+                &path,
+                "the file is refused: it holds more than tensors, or is damaged",
+                format!("{problem} (nothing in it was run)"),
+                "use the model's files in safetensors format",
+            ),
             CheckpointError::Truncated { path, problem } => file(&path, "the file is truncated", problem, AGAIN),
             CheckpointError::Header { path, problem } => file(&path, "the file has a damaged header", problem, AGAIN),
             CheckpointError::Index { path, problem } => {
@@ -64,6 +70,12 @@ impl From<CheckpointError> for Error {
                 &second_file,
                 &format!("tensor `{name}` is stored twice"),
                 format!("as {first} in {}, and as {second} here", first_file.display()),
+                "keep the files of one version of the model only",
+            ),
+            CheckpointError::Contradiction { path, problem } => file(
+                &path,
+                "two files contradict each other",
+                problem,
                 "keep the files of one version of the model only",
             ),
             CheckpointError::Missing { path, name } => file(
