@@ -67,19 +67,19 @@ fn a_whole_module_is_refused_by_name() {
     assert!(message.contains("module.bin") && message.contains("`torch.nn.modules.module.Module`"), "{message}");
 }
 
-/// Every file cut short at every length is an error; with bytes changed it is an error, or has tensors of its own length.
+/// Every file cut short is an error; with a byte changed it is an error, or has tensors of its own length.
 #[test]
 fn damaged_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("damaged.bin");
     for form in ["archive.bin", "legacy.pth"] {
         let bytes = fs::read(fixture(form)).unwrap();
-        for end in (0..bytes.len()).step_by(3).chain([bytes.len() - 1]) {
+        for end in (0..bytes.len()).step_by(23).chain([bytes.len() - 1]) {
             fs::write(&path, &bytes[..end]).unwrap();
             let message = TensorFile::open(&path).map(drop).expect_err("a cut file opens").to_string();
             assert!(message.contains("damaged.bin"), "{form} cut at {end}: {message}");
         }
-        for at in 0..bytes.len() {
+        for at in (0..bytes.len()).step_by(5) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, &damaged).unwrap();

@@ -46,7 +46,6 @@ struct Vocabulary {
     bytes: Option<Vec<u32>>,
     unknown: u32,
     lowest: f32,
-    highest: f32,
     longest: usize,
 }
 
@@ -160,7 +159,7 @@ impl Vocabulary {
     fn new(pieces: Vec<Piece>, byte_fallback: bool) -> Result<Self, String> {
         let (mut ids, mut reserved, mut user_defined) = (HashMap::new(), HashMap::new(), Vec::new());
         let (mut unknown, mut longest) = (None, 0);
-        let (mut lowest, mut highest) = (f32::MAX, f32::MIN);
+        let mut lowest = f32::MAX;
         for (id, piece) in pieces.iter().enumerate() {
             let id = id as u32;
             match piece.kind {
@@ -176,7 +175,7 @@ impl Vocabulary {
                 }
             }
             match piece.kind {
-                Kind::Normal => (lowest, highest) = (lowest.min(piece.score), highest.max(piece.score)),
+                Kind::Normal => lowest = lowest.min(piece.score),
                 Kind::UserDefined => user_defined.push(piece.text.clone()),
                 Kind::Unknown if unknown.is_some() => return Err("it has two pieces for what is unknown".into()),
                 Kind::Unknown => unknown = Some(id),
@@ -192,7 +191,7 @@ impl Vocabulary {
         });
         let bytes = bytes.transpose()?;
         let unknown = unknown.ok_or("it has no piece for what is unknown")?;
-        Ok(Self { pieces, ids, reserved, user_defined, bytes, unknown, lowest, highest, longest })
+        Ok(Self { pieces, ids, reserved, user_defined, bytes, unknown, lowest, longest })
     }
 
     fn piece(&self, id: u32) -> &Piece {
