@@ -42,6 +42,21 @@ fn two_runs_give_the_same_bits() {
     }
 }
 
+/// What frozen networks made of a picture is the same whether it is computed or remembered.
+#[test]
+fn remembered_features_change_no_bit() {
+    for name in ["gqa", "mha"] {
+        let run = |megabytes| {
+            let config = with(name, |config| {
+                (config.data.order, config.train.feature_cache) = (Order::Shuffled, megabytes);
+                config.train.steps = 8;
+            });
+            Run::new(&config).bits()
+        };
+        run(64).assert_equal(&run(0), &[], name);
+    }
+}
+
 #[test]
 fn dropout_differs_from_step_to_step() {
     // A step is a pass over the data, and nothing is learnt: all steps are the same but for dropout.

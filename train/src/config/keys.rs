@@ -238,6 +238,8 @@ sections! {
         stage: Stage = Stage::Finetune;
         /// How the language model is trained.
         method: Method = Method::Lora;
+        /// Host memory in MiB for what frozen vision networks made of pictures, for later epochs; 0 keeps nothing.
+        feature_cache: usize = 2048 => Free;
         /// Passes over the dataset.
         epochs: usize = 1;
         /// Optimiser steps; above 0 it overrides epochs.

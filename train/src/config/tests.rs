@@ -92,6 +92,7 @@ on_bad_sample = "skip"
 [train]
 stage = "finetune"
 method = "full"
+feature_cache = 7
 epochs = 2
 steps = 12
 batch = 2

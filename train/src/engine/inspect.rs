@@ -42,7 +42,7 @@ impl Inspection {
     pub fn new(bundle: &Bundle, micro_batch: &MicroBatch) -> Result<Self> {
         let (config, networks, bucket) = (&bundle.config, &bundle.networks, micro_batch.batch.bucket);
         let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
-        let (mut graph, landmarks) = step_graph::build_with_landmarks(config, networks, shape);
+        let (mut graph, landmarks) = step_graph::build_whole(config, networks, shape);
         for (name, value) in landmarks {
             graph.output(name, value);
         }

@@ -1,6 +1,6 @@
 //! What a run will need and what the compiler made of it, as text and files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use viral_compiler::plan::{Command, MemoryReport, Plan};
 use viral_compiler::{Options, compile};
 
 use super::bundle::Networks;
-use super::session::{layout_of, step_plan_source, total_memory};
+use super::session::{features, layout_of, step_plan_source, total_memory};
 use super::update_graph;
 use crate::config::Config;
 use crate::data::Bucket;
@@ -50,6 +50,8 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
     let layout = layout_of(config, &networks);
     let (graph, options) = step_plan_source(config, &networks, &layout, bucket, target);
     let plan = compile(&graph, &options)?;
+    let frozen = features::sources(config, &networks, &BTreeSet::from([bucket]), target).into_iter();
+    let frozen = frozen.map(|(_, graph, options)| compile(&graph, &options)).collect::<Result<Vec<_>, _>>()?;
     let update = compile(&update_graph::build(&config.train, &layout), &Options::new(target.clone()))?;
 
     let trained: usize = layout.entries.iter().map(|entry| entry.ty.len()).sum();
@@ -58,13 +60,13 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
         bucket.batch, bucket.tokens, bucket.images, bucket.targets
     );
     let _ = writeln!(text, "trained parameters {trained}\n");
-    text += &memory_table(&total_memory([&plan, &update].into_iter(), &layout));
+    text += &memory_table(&total_memory(frozen.iter().chain([&plan, &update]), &layout));
     let _ = writeln!(text, "\nlargest activations at the peak of {}", size(plan.memory.lower_bound));
     for (name, bytes) in plan.memory.peak.iter().take(PEAK_ROWS) {
         let _ = writeln!(text, "  {name:<36} {:>12}", size(*bytes));
     }
     text.push('\n');
-    text += &work_table(&plan);
+    text += &work_table(frozen.iter().chain([&plan]));
     Ok(text)
 }
 
@@ -86,10 +88,11 @@ pub fn dump(config: &Config, target: &Target, dir: &Path) -> Result<Vec<PathBuf>
         files.push(path);
         Ok(())
     };
-    for (prefix, graph, options) in [
+    let frozen = features::sources(config, &networks, &BTreeSet::from([bucket]), target).into_iter();
+    for (prefix, graph, options) in frozen.map(|(_, graph, options)| ("features", graph, options)).chain([
         ("step", graph, options),
         ("update", update_graph::build(&config.train, &layout), Options::new(target.clone())),
-    ] {
+    ]) {
         let mut stages = Vec::new();
         let plan = compile_traced(&graph, &options, &mut |stage, graph| stages.push((stage, graph.to_string())))?;
         for (index, (stage, text)) in stages.iter().enumerate() {
@@ -115,9 +118,9 @@ fn full_bucket(config: &Config, networks: &Networks) -> Bucket {
 }
 
 /// Work by kernel, the most expensive first.
-fn work_table(plan: &Plan) -> String {
+fn work_table<'p>(plans: impl Iterator<Item = &'p Plan>) -> String {
     let mut work: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
-    for command in &plan.commands {
+    for (plan, command) in plans.flat_map(|plan| plan.commands.iter().map(move |command| (plan, command))) {
         if let Command::Dispatch(dispatch) = command {
             let name = plan.kernels[dispatch.kernel.0 as usize].name.as_str();
             let entry = work.entry(name).or_default();

@@ -1,6 +1,7 @@
 //! A run on a device: compiled plans, uploaded tensors, and one step after the other.
 
 mod diagnose;
+pub(crate) mod features;
 #[cfg(test)]
 mod poke;
 mod state;
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::measure::Profiler;
 use crate::objectives::layer_output;
 use crate::run::Outcome;
+use features::Features;
 
 pub use diagnose::Culprit;
 
@@ -36,6 +38,7 @@ pub struct Session {
     device: Device,
     layout: Layout,
     buffers: HashMap<String, Buffer>,
+    features: Features,
     plans: BTreeMap<Bucket, Executable>,
     update: Executable,
     memory: MemoryReport,
@@ -125,15 +128,20 @@ impl Session {
     /// # Errors
     /// A tensor that cannot be read, and everything that a device can refuse.
     pub fn new(bundle: &Bundle, device: &Device, buckets: &BTreeSet<Bucket>) -> Result<Self> {
-        Self::with_contents(&bundle.config, &bundle.networks, bundle, bundle.step_plan().steps(), device, buckets)
+        let (config, plan) = (&bundle.config, bundle.step_plan());
+        // Nobody asks again for a picture that comes once.
+        let repeats = plan.steps() > plan.steps_per_epoch();
+        let kept = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
+        Self::with_contents(config, &bundle.networks, bundle, plan.steps(), kept, device, buckets)
     }
 
-    /// As [`Session::new`], with content from elsewhere.
+    /// As [`Session::new`], with content from elsewhere; up to `kept_features` bytes of features are remembered.
     pub(crate) fn with_contents(
         config: &Config,
         networks: &Networks,
         contents: &dyn Contents,
         steps: u64,
+        kept_features: u64,
         device: &Device,
         buckets: &BTreeSet<Bucket>,
     ) -> Result<Self> {
@@ -144,35 +152,46 @@ impl Session {
             let (graph, options) = step_plan_source(&config, networks, &layout, bucket, device.target());
             plans.push((bucket, compile(&graph, &options)?));
         }
+        let mut frozen = Vec::new();
+        for (images, graph, options) in features::sources(&config, networks, buckets, device.target()) {
+            frozen.push((images, compile(&graph, &options)?));
+        }
         let update = update_graph::build(&config.train, &layout);
         let update = compile(&update, &Options::new(device.target().clone()))?;
 
         let mut buffers = HashMap::new();
         allocate_state(contents, device, &layout, &mut buffers)?;
         let mut slots = SlotPool::new();
-        for plan in plans.iter().map(|(_, plan)| plan).chain([&update]) {
+        let every = || plans.iter().map(|(_, plan)| plan).chain(frozen.iter().map(|(_, plan)| plan)).chain([&update]);
+        for plan in every() {
             slots.reserve(plan);
             allocate_ports(contents, device, plan, &mut buffers)?;
         }
         let bind = |plan: &Plan, slots: &mut SlotPool| {
             Executable::new(device, plan, &|name: &str| buffers.get(name).cloned(), slots)
         };
-        let memory = total_memory(plans.iter().map(|(_, plan)| plan).chain([&update]), &layout);
+        let memory = total_memory(every(), &layout);
         let update_plan = bind(&update, &mut slots)?;
         let plans = plans
             .into_iter()
             .map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
+        let frozen = frozen
+            .into_iter()
+            .map(|(images, plan)| Ok((images, bind(&plan, &mut slots)?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
         let device = device.clone();
         let vra_weight = VraWeight::new(&config.vra, steps);
+        let features = Features::new(frozen, kept_features, &mut stream)?;
         let current = Current::default();
         Ok(Self {
             config,
             device,
             layout,
             buffers,
+            features,
             plans,
             update: update_plan,
             memory,
@@ -229,6 +248,7 @@ impl Session {
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
+        self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.images, &batch.pixels)?;
         for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
             // A graph declares only the inputs that it uses.
             if let Some(port) = executable.input(name) {

@@ -64,7 +64,8 @@ pub fn measure_step(
     let rows: Vec<Row> = (0..shape.batch).map(|index| row(index, shape, geometry)).collect();
     let batch = Batch::assemble(&rows, geometry);
     let bucket = batch.bucket;
-    let mut session = Session::with_contents(config, &networks, &MadeUp, steps + 1, device, &BTreeSet::from([bucket]))?;
+    let mut session =
+        Session::with_contents(config, &networks, &MadeUp, steps + 1, 0, device, &BTreeSet::from([bucket]))?;
     let mut micro_batch = MicroBatch { step: 0, epoch: 0, index: 0, of: 1, batch };
     let (mut forward, mut update) = (Vec::new(), Vec::new());
     for step in 0..=steps {

@@ -7,6 +7,9 @@
 //! pixels ─ teacher ─────────────────────────────────────────────────┴─ VRA ┘
 //! ```
 //!
+//! What the frozen networks make of pictures is a graph of its own ([`build_features`]), which a run replays only for pictures
+//! that it has not seen: the other graph takes it as inputs. [`build_whole`] is both in one, to look at.
+//!
 //! Instead of the teacher's, the targets may be CLIP's features or what the projector makes of them; instead of being
 //! aligned, the visual tokens may be added again inside the decoder.
 
@@ -35,28 +38,92 @@ pub(crate) fn gradient_name(param: &str) -> String {
     format!("{param}.grad")
 }
 
-/// Builds the graph for micro-batches of one shape.
+/// Name of what the vision tower makes of the pictures.
+pub(crate) const FEATURES: &str = "vision_features";
+/// Name of what the teacher makes of them.
+pub(crate) const TARGETS: &str = "vision_targets";
+
+/// Builds the graph for micro-batches of one shape, from features to gradients.
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
-    build_with_landmarks(config, networks, shape).0
+    let mut g = Graph::new();
+    let given = (shape.images > 0).then(|| {
+        let frozen = build_features(config, networks, shape.images);
+        Frozen {
+            features: given(&mut g, &frozen, FEATURES),
+            targets: wants_teacher(config).then(|| given(&mut g, &frozen, TARGETS)),
+        }
+    });
+    step(&mut g, config, networks, shape, given);
+    g
 }
 
-/// As [`build`], and what lies between inputs and losses, by the names that [`super::Inspection`] lists.
-pub(crate) fn build_with_landmarks(
+/// Builds the graph of the frozen networks for a number of pictures: [`FEATURES`], and [`TARGETS`] if a teacher is asked.
+pub(crate) fn build_features(config: &Config, networks: &Networks, images: usize) -> Graph {
+    let mut g = Graph::new();
+    let shape = BatchShape::new(&networks.llava, images, networks.llava.visual_tokens() + 1, images, 1);
+    let frozen = frozen(&mut g, config, networks, shape);
+    g.output(FEATURES, frozen.features);
+    if let Some(targets) = frozen.targets {
+        g.output(TARGETS, targets);
+    }
+    g
+}
+
+/// As [`build`] from pixels on, and what lies between inputs and losses, by the names that [`super::Inspection`] lists.
+pub(crate) fn build_whole(config: &Config, networks: &Networks, shape: BatchShape) -> (Graph, Vec<(String, Value)>) {
+    let mut g = Graph::new();
+    let frozen = (shape.images > 0).then(|| frozen(&mut g, config, networks, shape));
+    let landmarks = step(&mut g, config, networks, shape, frozen);
+    (g, landmarks)
+}
+
+/// An input that is an output of another graph.
+fn given(g: &mut Graph, from: &Graph, name: &str) -> Value {
+    let output = from.outputs().iter().find(|(output, _)| output == name);
+    let shape = output.map(|&(_, value)| from.shape(value).to_vec()).unwrap_or_default();
+    g.input(name, DType::F32, &shape)
+}
+
+fn wants_teacher(config: &Config) -> bool {
+    config.vra.enabled && config.vra.target == VraTarget::Teacher
+}
+
+/// What the networks that are never trained make of the pictures.
+#[derive(Clone, Copy)]
+struct Frozen {
+    /// Of the vision tower. // (I·N, Dz)
+    features: Value,
+    /// Of the teacher. // (I·N, d)
+    targets: Option<Value>,
+}
+
+fn frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Frozen {
+    let pixels = shape.input(g, BatchInput::Pixels);
+    let features = vision::features(g, &networks.llava, pixels);
+    let teacher = networks.teacher.as_ref().filter(|_| wants_teacher(config));
+    let path = networks.input_path(config);
+    let targets = teacher.map(|teacher| g.scoped("loss_vra", |g| teachers::targets(g, &**teacher, &path, pixels)));
+    Frozen { features, targets }
+}
+
+/// Losses and gradients. Returns what lies between.
+fn step(
+    g: &mut Graph,
     config: &Config,
     networks: &Networks,
     shape: BatchShape,
-) -> (Graph, Vec<(String, Value)>) {
-    let mut g = Graph::new();
+    frozen: Option<Frozen>,
+) -> Vec<(String, Value)> {
     let scalars = g.input(SCALARS, DType::F32, &[2]);
     let scalar = |g: &mut Graph, at| {
         let one = g.slice(scalars, 0, at, 1);
         g.reshape(one, &[])
     };
-    let (share, vra_weight) = (scalar(&mut g, 0), scalar(&mut g, 1));
+    let (share, vra_weight) = (scalar(g, 0), scalar(g, 1));
 
-    let forward = forward(&mut g, config, networks, shape);
+    let forward = forward(g, config, networks, shape, frozen);
     let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
-    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, networks, shape, &forward));
+    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
     let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
 
     let mut loss = lm;
@@ -65,7 +132,7 @@ pub(crate) fn build_with_landmarks(
         loss = g.add(loss, weighted);
     }
     let loss = g.mul(loss, share);
-    accumulate_gradients(&mut g, loss);
+    accumulate_gradients(g, loss);
 
     let zero = g.constant(DType::F32, 0.0, &[]);
     let parts = [lm, vra.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
@@ -75,18 +142,16 @@ pub(crate) fn build_with_landmarks(
     let states = forward.states.iter().enumerate().map(|(index, &state)| (format!("hidden.{index}"), state));
     let mut landmarks: Vec<(String, Value)> = states.collect();
     landmarks.push(("logits".into(), language.logits));
-    landmarks.extend(forward.features.map(|features| ("vision_features".into(), features)));
+    landmarks.extend(frozen.map(|frozen| ("vision_features".into(), frozen.features)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
-    (g, landmarks)
+    landmarks
 }
 
 /// What the losses are made of.
 struct Forward {
-    /// Pixels, where the micro-batch has pictures. // (I, 3, H, W)
-    pixels: Option<Value>,
-    /// What the vision tower makes of them. // (I·N, Dz)
-    features: Option<Value>,
-    /// What the projector makes of those. // (I·N, D)
+    /// What the frozen networks make of the pictures, where the micro-batch has any.
+    frozen: Option<Frozen>,
+    /// What the projector makes of the tower's features. // (I·N, D)
     visual_tokens: Option<Value>,
     /// All states of the decoder, the last one normalised. // L+1 of (B, T, D)
     states: Vec<Value>,
@@ -116,10 +181,9 @@ pub(crate) fn trainable(config: &Config) -> Trainable {
     Trainable { alignment: all.alignment && !config.vra.projector_frozen, ..all }
 }
 
-fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Forward {
+fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, frozen: Option<Frozen>) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
-    let pixels = (shape.images > 0).then(|| shape.input(g, BatchInput::Pixels));
-    let features = pixels.map(|pixels| vision::features(g, llava, pixels));
+    let features = frozen.map(|frozen| frozen.features);
     let visual_tokens = features
         .map(|features| g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features)));
     let visual = visual_tokens.map(|tokens| Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) });
@@ -128,7 +192,7 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
     let residual = g.scoped("residual", |g| residual(g, config, networks, features, visual, h0));
     let adapters = trainable.adapters.then(|| adapters(g, config, shape));
     let states = llama::hidden_states(g, &llava.text, adapters.as_ref(), residual.as_ref(), trainable, h0);
-    Forward { pixels, features, visual_tokens, states }
+    Forward { frozen, visual_tokens, states }
 }
 
 fn adapters(g: &mut Graph, config: &Config, shape: BatchShape) -> Adapters {
@@ -181,22 +245,13 @@ fn language_loss(
 }
 
 /// The alignment loss, where it is wanted and the micro-batch has pictures.
-fn alignment_loss(
-    g: &mut Graph,
-    config: &Config,
-    networks: &Networks,
-    shape: BatchShape,
-    forward: &Forward,
-) -> Option<Aligned> {
+fn alignment_loss(g: &mut Graph, config: &Config, shape: BatchShape, forward: &Forward) -> Option<Aligned> {
     if !config.vra.enabled {
         return None;
     }
     let targets = match config.vra.target {
-        VraTarget::Teacher => {
-            let (teacher, pixels) = (networks.teacher.as_ref()?, forward.pixels?);
-            teachers::targets(g, &**teacher, &networks.input_path(config), pixels)
-        }
-        VraTarget::Encoder => forward.features?,
+        VraTarget::Teacher => forward.frozen?.targets?,
+        VraTarget::Encoder => forward.frozen?.features,
         VraTarget::PostProjection => forward.visual_tokens?,
     };
     let positions = shape.input(g, BatchInput::VraPositions);

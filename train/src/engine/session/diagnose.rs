@@ -79,7 +79,7 @@ impl Session {
     fn first_bad(&self, bundle: &Bundle, micro_batch: &MicroBatch) -> Result<Option<(String, u64, bool)>> {
         let (networks, bucket) = (&bundle.networks, micro_batch.batch.bucket);
         let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
-        let (mut graph, landmarks) = step_graph::build_with_landmarks(&self.config, networks, shape);
+        let (mut graph, landmarks) = step_graph::build_whole(&self.config, networks, shape);
         let watched = watch(&mut graph, landmarks);
 
         let options = Options { places: self.layout.places(), ..Options::new(self.device.target().clone()) };

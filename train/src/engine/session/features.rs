@@ -1,0 +1,162 @@
+//! What the frozen networks make of pictures, computed once for each picture of a run.
+//!
+//! Vision tower and teacher are never trained, so a later epoch would compute the same numbers again. They are kept in host
+//! memory by the picture's pixels, and uploaded where all pictures of a micro-batch are known; the step's graph reads
+//! them from the same place either way, bit for bit.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use sha2::{Digest, Sha256};
+use viral_compiler::{Graph, Options, Target};
+use viral_runtime::{Buffer, Executable, Stream, Ticket};
+
+use super::replay;
+use crate::config::Config;
+use crate::data::Bucket;
+use crate::engine::bundle::Networks;
+use crate::engine::step_graph;
+use crate::error::Result;
+use crate::measure::Profiler;
+
+/// Names of the values, in the order in which they are kept.
+const VALUES: [&str; 2] = [step_graph::FEATURES, step_graph::TARGETS];
+
+/// The graphs of the frozen networks, by number of pictures.
+pub(crate) fn sources(
+    config: &Config,
+    networks: &Networks,
+    buckets: &BTreeSet<Bucket>,
+    target: &Target,
+) -> Vec<(usize, Graph, Options)> {
+    let counts: BTreeSet<usize> = buckets.iter().map(|bucket| bucket.images).filter(|&images| images > 0).collect();
+    let graph = |images| step_graph::build_features(config, networks, images);
+    counts.into_iter().map(|images| (images, graph(images), Options::new(target.clone()))).collect()
+}
+
+/// The plans of the frozen networks, and what they have yielded.
+pub(super) struct Features {
+    plans: BTreeMap<usize, Executable>,
+    /// Empty where no picture comes twice.
+    cache: Cache,
+}
+
+/// The content of a picture.
+type Key = [u8; 32];
+
+/// Features of pictures, up to a number of bytes: what comes first stays, since every epoch asks for all in turn.
+#[derive(Default)]
+struct Cache {
+    limit: u64,
+    bytes: u64,
+    pictures: HashMap<Key, Vec<Vec<u8>>>,
+    /// Features under way from the device, with the pictures they belong to.
+    pending: VecDeque<(Vec<Key>, Vec<Ticket>)>,
+}
+
+impl Features {
+    /// Keeps up to `limit` bytes; 0 where no picture comes twice.
+    pub(super) fn new(plans: BTreeMap<usize, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
+        let this = Self { plans, cache: Cache { limit, ..Cache::default() } };
+        if limit > 0 {
+            // Has the stream allocate the memory through which features come back.
+            for plan in this.plans.values() {
+                let ports: Vec<Port<'_>> = ports(plan).chain(ports(plan)).collect();
+                let tickets = ports.iter().map(|port| port.read(stream)).collect::<Result<Vec<_>>>()?;
+                tickets.into_iter().try_for_each(|ticket| stream.take(ticket).map(drop))?;
+            }
+        }
+        Ok(this)
+    }
+
+    /// Puts the features of `images` pictures where the step's plan reads them. // pixels (I, 3, H, W)
+    pub(super) fn provide(
+        &mut self,
+        stream: &mut Stream,
+        profiler: &mut Option<Profiler>,
+        images: usize,
+        pixels: &[f32],
+    ) -> Result<()> {
+        let Some(plan) = self.plans.get(&images) else { return Ok(()) };
+        let ports: Vec<Port<'_>> = ports(plan).collect();
+        let keys = self.cache.keys(images, pixels);
+        self.cache.collect(stream)?;
+        if let Some(known) = self.cache.find(&keys) {
+            for (value, port) in ports.iter().enumerate() {
+                for (picture, values) in known.iter().enumerate() {
+                    let at = port.offset + picture as u64 * (port.bytes / images as u64);
+                    stream.write(port.buffer, at, &values[value])?;
+                }
+            }
+            return Ok(());
+        }
+        if let Some(input) = plan.input(viral_model::graph::BatchInput::Pixels.name()) {
+            stream.write(&input.buffer, input.offset, bytemuck::cast_slice(pixels))?;
+        }
+        replay(stream, profiler, plan)?;
+        if self.cache.has_room() && !keys.is_empty() {
+            let tickets = ports.iter().map(|port| port.read(stream)).collect::<Result<Vec<_>>>()?;
+            self.cache.pending.push_back((keys, tickets));
+        }
+        Ok(())
+    }
+}
+
+/// Where a plan leaves a value.
+struct Port<'p> {
+    buffer: &'p Buffer,
+    offset: u64,
+    bytes: u64,
+}
+
+fn ports(plan: &Executable) -> impl Iterator<Item = Port<'_>> {
+    let ports = VALUES.iter().filter_map(|name| plan.output(name));
+    ports.map(|port| Port { buffer: &port.buffer, offset: port.offset, bytes: port.bytes })
+}
+
+impl Port<'_> {
+    fn read(&self, stream: &mut Stream) -> Result<Ticket> {
+        Ok(stream.read_later(self.buffer, self.offset..self.offset + self.bytes)?)
+    }
+}
+
+impl Cache {
+    fn has_room(&self) -> bool {
+        self.bytes < self.limit
+    }
+
+    /// The pictures' names; none where nothing is kept.
+    fn keys(&self, images: usize, pixels: &[f32]) -> Vec<Key> {
+        if self.limit == 0 || images == 0 {
+            return Vec::new();
+        }
+        let hash = |picture: &[f32]| Sha256::digest(bytemuck::cast_slice::<f32, u8>(picture)).into();
+        pixels.chunks_exact((pixels.len() / images).max(1)).map(hash).collect()
+    }
+
+    /// What all of these pictures yielded, if all are known.
+    fn find(&self, keys: &[Key]) -> Option<Vec<&Vec<Vec<u8>>>> {
+        if keys.is_empty() { None } else { keys.iter().map(|key| self.pictures.get(key)).collect() }
+    }
+
+    /// Takes in what has been computed, but for the last micro-batch, which may still be under way.
+    fn collect(&mut self, stream: &mut Stream) -> Result<()> {
+        while self.pending.len() > 1 {
+            let Some((keys, tickets)) = self.pending.pop_front() else { break };
+            let values =
+                tickets.into_iter().map(|ticket| stream.take(ticket)).collect::<std::result::Result<Vec<_>, _>>()?;
+            for (picture, key) in keys.iter().enumerate() {
+                if !self.has_room() || self.pictures.contains_key(key) {
+                    continue;
+                }
+                let part = |value: &Vec<u8>| {
+                    let bytes = value.len() / keys.len();
+                    value[picture * bytes..(picture + 1) * bytes].to_vec()
+                };
+                let parts: Vec<Vec<u8>> = values.iter().map(part).collect();
+                self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+                self.pictures.insert(*key, parts);
+            }
+        }
+        Ok(())
+    }
+}
