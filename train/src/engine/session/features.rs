@@ -40,7 +40,8 @@ pub(super) struct Features {
     cache: Cache,
 }
 
-/// The content of a picture.
+/// The content of a picture, and how many were computed together: kernels may sum in another order for another number of
+/// rows, and a resumed run, which remembers nothing, must find the same bits.
 type Key = [u8; 32];
 
 /// Features of pictures, up to a number of bytes: what comes first stays, since every epoch asks for all in turn.
@@ -129,7 +130,9 @@ impl Cache {
         if self.limit == 0 || images == 0 {
             return Vec::new();
         }
-        let hash = |picture: &[f32]| Sha256::digest(bytemuck::cast_slice::<f32, u8>(picture)).into();
+        let count = Sha256::new_with_prefix(images.to_le_bytes());
+        let hash =
+            |picture: &[f32]| count.clone().chain_update(bytemuck::cast_slice::<f32, u8>(picture)).finalize().into();
         pixels.chunks_exact((pixels.len() / images).max(1)).map(hash).collect()
     }
 
