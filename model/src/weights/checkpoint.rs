@@ -87,6 +87,11 @@ impl Checkpoint {
         &self.dir
     }
 
+    /// Lets go of the memory into which tensors were read so far: a system counts mapped pages as the program's own.
+    pub fn release(&self) {
+        self.files.iter().for_each(TensorFile::release);
+    }
+
     /// Canonical names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

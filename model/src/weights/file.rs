@@ -99,6 +99,11 @@ impl TensorFile {
         Ok(Self { path: path.to_path_buf(), bytes, data_start, entries, ordered: Vec::new() })
     }
 
+    /// Lets go of the memory that reading took; nothing is lost.
+    pub(super) fn release(&self) {
+        self.bytes.release();
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

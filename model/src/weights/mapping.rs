@@ -1,8 +1,8 @@
 //! Read-only memory mapping, the crate's one use of `unsafe`.
 //!
 //! Checkpoints of tens of gigabytes must not be copied into memory before one tensor is read, and no safe interface to
-//! file mappings exists: the language cannot rule out that another process changes the file. It is kept to one function
-//! here so that the rest of the crate stays free of it.
+//! file mappings exists: the language cannot rule out that another process changes the file. It is kept to this file
+//! so that the rest of the crate stays free of it.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -33,6 +33,20 @@ impl Mapping {
         // they write a new one and rename it, which leaves existing mappings on the old contents.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self(Some(map)))
+    }
+
+    /// Lets the system take back the memory of the pages that have been read; they are read again from the file if needed.
+    /// Does nothing where the system has no such call.
+    #[allow(unsafe_code)]
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.0 {
+            // SAFETY: this call may discard changes of private pages. The mapping is read-only, so there are none: every page
+            // comes back from the file with the same content.
+            let released = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // A refusal costs memory and nothing else.
+            drop(released);
+        }
     }
 }
 

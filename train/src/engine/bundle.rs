@@ -203,7 +203,9 @@ impl Bundle {
                 _ => &self.model,
             };
             let view = checkpoint.get(name)?;
-            Ok((view.shape().to_vec(), view.to_f32()?))
+            let content = (view.shape().to_vec(), view.to_f32()?);
+            checkpoint.release();
+            Ok(content)
         };
         Ok(source.content(load)?)
     }

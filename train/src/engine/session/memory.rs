@@ -1,0 +1,95 @@
+//! The device memory of a session: flat state, inputs and results, frozen tensors.
+
+use std::collections::{BTreeMap, HashMap};
+
+use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
+use viral_runtime::{Buffer, Device, SlotPool};
+
+use crate::engine::init::Contents;
+use crate::engine::layout::{Flat, Layout};
+use crate::error::{Error, Result};
+
+/// Allocates the flat buffers and gives trained tensors their first values.
+pub(super) fn allocate_state(
+    contents: &dyn Contents,
+    device: &Device,
+    layout: &Layout,
+    buffers: &mut HashMap<String, Buffer>,
+) -> Result<()> {
+    for (index, group) in layout.groups.iter().enumerate() {
+        for flat in Flat::ALL {
+            let name = flat.buffer(index);
+            let bytes = group.len as u64 * 4;
+            let buffer = device.buffer(&name, bytes)?;
+            device.zero(&buffer, 0, bytes)?;
+            buffers.insert(name, buffer);
+        }
+    }
+    for entry in &layout.entries {
+        let values = contents.value(&entry.name, &entry.ty)?;
+        device.write(&buffers[&Flat::Param.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
+    }
+    Ok(())
+}
+
+/// Allocates inputs and outputs of a plan, and uploads its frozen tensors, as far as earlier plans have not.
+pub(super) fn allocate_ports(
+    contents: &dyn Contents,
+    device: &Device,
+    plan: &Plan,
+    buffers: &mut HashMap<String, Buffer>,
+) -> Result<()> {
+    for port in plan.inputs.iter().chain(&plan.outputs) {
+        let name = buffer_name(plan, port);
+        let bytes = port.bind.bytes.next_multiple_of(16);
+        // Plans of different shapes share an input's buffer, which has the size of the largest.
+        if buffers.get(&name).is_none_or(|known| known.bytes() < bytes) {
+            buffers.insert(name.clone(), device.buffer(&name, bytes)?);
+        }
+    }
+    for port in &plan.state {
+        let name = buffer_name(plan, port);
+        if !buffers.contains_key(&name) {
+            let values = contents.frozen(&port.name, &port.ty)?;
+            if values.len() != port.ty.len() {
+                return Err(Error::internal("a tensor has another size than its graph", port.name.clone()));
+            }
+            buffers.insert(name.clone(), device.buffer_with(&name, bytemuck::cast_slice(&values))?);
+        }
+    }
+    Ok(())
+}
+
+/// Memory of all plans together: what they share counts once.
+pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &Layout) -> MemoryReport {
+    let mut slots = SlotPool::new();
+    let mut external: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    let mut total = MemoryReport::default();
+    for plan in plans {
+        slots.reserve(plan);
+        total.lower_bound = total.lower_bound.max(plan.memory.lower_bound);
+        let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| (port, false));
+        for (port, is_weight) in ports.chain(plan.state.iter().map(|port| (port, true))) {
+            let known = external.entry(buffer_name(plan, port)).or_insert((0, is_weight));
+            known.0 = known.0.max(port.bind.offset + port.bind.bytes);
+        }
+    }
+    for (index, group) in layout.groups.iter().enumerate() {
+        for flat in Flat::ALL {
+            external.remove(&flat.buffer(index));
+            total.state += group.len as u64 * 4;
+        }
+    }
+    total.slots = slots.bytes();
+    total.weights = external.values().filter(|(_, is_weight)| *is_weight).map(|(bytes, _)| bytes).sum();
+    total.ports = external.values().filter(|(_, is_weight)| !*is_weight).map(|(bytes, _)| bytes).sum();
+    total
+}
+
+/// Name of the external buffer that a port lies in.
+fn buffer_name(plan: &Plan, port: &Port) -> String {
+    match &plan.buffers[port.bind.buffer.0 as usize].role {
+        BufferRole::External(name) => name.clone(),
+        BufferRole::Slot => port.name.clone(),
+    }
+}
