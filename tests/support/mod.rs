@@ -7,6 +7,7 @@ pub(crate) mod cases;
 pub(crate) mod combinations;
 pub(crate) mod counter;
 pub(crate) mod runs;
+pub(crate) mod torch;
 pub(crate) mod weights;
 
 use std::collections::HashMap;

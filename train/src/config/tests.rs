@@ -50,6 +50,8 @@ fn every_key_can_be_written_and_read() {
     let source = r#"
 [model]
 path = "m"
+vision = "v"
+projector = "p"
 adapter = "a"
 [vra]
 enabled = true

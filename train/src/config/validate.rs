@@ -129,7 +129,7 @@ impl Config {
     pub fn check_paths(&self) -> Result<()> {
         const CONFIG: Option<&str> = Some("config.json");
         let weights = "config.json and *.safetensors";
-        let llava = "config.json, tokenizer and weights of a LLaVA model, or of a language model";
+        let llava = "config.json, tokenizer.json or another tokenizer, and weights of a LLaVA or language model";
         require_dir("model.path", &self.model.path, CONFIG, llava)?;
         if let Some(vision) = &self.model.vision {
             require_dir("model.vision", vision, CONFIG, "config.json and weights of a CLIP or SigLIP model")?;
