@@ -14,9 +14,15 @@ use support::runs::Bits;
 use viral_train::data::rng::Mt19937;
 
 const STEPS: usize = 60;
+/// Steps of a run that does not come to its end by itself while a test looks at it.
+const MANY_STEPS: usize = 5000;
 
 /// Starts a training run of the smallest case.
 fn start(run: &Path, resume: bool) -> Child {
+    start_long(run, resume, STEPS)
+}
+
+fn start_long(run: &Path, resume: bool, steps: usize) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = env!("CARGO_BIN_EXE_viral-wgpu");
     let mut command = match std::env::var_os("VIRAL_RUNNER").filter(|runner| !runner.is_empty()) {
@@ -28,7 +34,7 @@ fn start(run: &Path, resume: bool) -> Child {
         None => Command::new(program),
     };
     command.arg("train").arg(root.join("tests/fixtures/lm_only/config.toml")).arg("--out").arg(run);
-    for set in [format!("train.steps={STEPS}"), "train.save_every=7".into(), "train.keep_checkpoints=2".into()] {
+    for set in [format!("train.steps={steps}"), "train.save_every=7".into(), "train.keep_checkpoints=2".into()] {
         command.args(["--set", &set]);
     }
     if resume {
@@ -42,11 +48,14 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
+fn recorded(run: &Path) -> usize {
+    std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
 /// Waits until a run has recorded `steps` steps.
 fn await_steps(child: &mut Child, run: &Path, steps: usize) {
     let begin = Instant::now();
-    let recorded = || std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-    while recorded() < steps {
+    while recorded(run) < steps {
         assert!(child.try_wait().unwrap().is_none(), "the run has ended early");
         assert!(begin.elapsed() < Duration::from_secs(300), "no step");
         std::thread::sleep(Duration::from_millis(5));
@@ -91,10 +100,16 @@ fn signals_and_kills_cost_nothing_but_time() {
         finished = end(child).success();
     }
 
+    let before = recorded(&stopped);
     let mut child = start(&stopped, true);
     if !finished {
-        await_steps(&mut child, &stopped, 1);
-        signal(&child, "-INT");
+        // One figure more than the killed process left is the child's own: it listens to signals by then.
+        while recorded(&stopped) <= before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if child.try_wait().unwrap().is_none() {
+            signal(&child, "-INT");
+        }
         let code = end(child).code();
         assert!(matches!(code, Some(130 | 0)), "{code:?}");
         child = start(&stopped, true);
@@ -109,15 +124,16 @@ fn signals_and_kills_cost_nothing_but_time() {
 fn two_processes_cannot_train_in_one_folder() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let mut first = start(&run, false);
-    await_steps(&mut first, &run, 1);
-    assert_eq!(end(start(&run, true)).code(), Some(10));
+    let mut first = start_long(&run, false, MANY_STEPS);
+    await_steps(&mut first, &run, 8);
+    assert_eq!(end(start_long(&run, true, MANY_STEPS)).code(), Some(10));
     first.kill().unwrap();
     end(first);
     assert!(!std::fs::read(run.join(".lock")).unwrap().is_empty(), "the dead process has left its number");
-    // A second signal does not wait for the step.
-    let mut child = start(&run, true);
-    await_steps(&mut child, &run, 1);
+    // A second signal does not wait for the step. The first process's figures are still there: one more is the child's.
+    let before = recorded(&run);
+    let mut child = start_long(&run, true, MANY_STEPS);
+    await_steps(&mut child, &run, before + 1);
     signal(&child, "-INT");
     signal(&child, "-INT");
     assert_eq!(end(child).code(), Some(130));
