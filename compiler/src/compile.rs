@@ -1,6 +1,6 @@
 //! The pipeline, from top to bottom.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use viral_shaders::Target;
 
@@ -10,7 +10,7 @@ use crate::memory::{self, SlotPlan};
 use crate::passes::{self, Pass, Remat};
 use crate::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan, Port};
 use crate::schedule::schedule;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 /// What compilation depends on beside the graph.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub places: HashMap<String, Placement>,
     /// Optional passes that are left out, for finding out which one is to blame.
     pub skip: BTreeSet<Pass>,
+    /// Storage types of frozen tensors by name; the others are stored as they are computed with.
+    pub storage: BTreeMap<String, DType>,
     /// What the backward pass computes again.
     pub remat: Remat,
     /// Whether composites that have a hand-tuned kernel are computed by it; by their expansions otherwise.
@@ -30,7 +32,14 @@ pub struct Options {
 impl Options {
     /// Everything by default, for a device.
     pub fn new(target: Target) -> Self {
-        Self { target, places: HashMap::new(), skip: BTreeSet::new(), remat: Remat::None, fused: true }
+        Self {
+            target,
+            places: HashMap::new(),
+            skip: BTreeSet::new(),
+            storage: BTreeMap::new(),
+            remat: Remat::None,
+            fused: true,
+        }
     }
 }
 
@@ -96,7 +105,7 @@ pub fn compile_traced(
     trace("remat", &graph);
     for pass in Pass::ALL {
         if !(pass.optional() && options.skip.contains(&pass)) {
-            graph = pass.run(&graph, options.fused);
+            graph = pass.run(&graph, options);
             verified(pass.name(), &graph)?;
             trace(pass.name(), &graph);
         }

@@ -3,7 +3,7 @@
 //! In reading order, which is also the order in which a training graph passes through:
 //!
 //! 1. [`ir`]: a graph is an arena of nodes, each an operation of [`ops`] applied to earlier nodes. [`types`] are element
-//!    types and shapes. Model code adds nodes through the methods of [`Graph`].
+//!    types and shapes, [`storage`] the types that only memory holds. Model code adds nodes through the methods of [`Graph`].
 //! 2. [`eval`]: the meaning of a graph, in f64 on [`tensor`]s; the oracle of every test.
 //! 3. [`grad`]: reverse-mode differentiation, graph to graph.
 //! 4. [`mod@compile`]: the pipeline, one function from top to bottom. [`passes`] rewrite the graph; lowering decides what is
@@ -24,6 +24,7 @@ pub mod passes;
 pub mod plan;
 pub mod probe;
 mod schedule;
+pub mod storage;
 pub mod tensor;
 pub mod types;
 

@@ -1,5 +1,6 @@
 //! Dense host tensors in f64, the interpreter's currency.
 
+use crate::storage;
 use crate::types::{DType, TensorType, row_major_strides};
 
 /// A dense row-major tensor whose elements are held as `f64`, whatever the element type.
@@ -57,24 +58,32 @@ impl Tensor {
 
     /// Little-endian bytes in the element type, as the device stores them.
     pub fn to_bytes(&self) -> Vec<u8> {
+        if self.ty.dtype.is_storage() {
+            let values: Vec<f32> = self.data.iter().map(|&x| x as f32).collect();
+            return storage::encode(self.ty.dtype, &values);
+        }
         self.data
             .iter()
             .flat_map(|&x| match self.ty.dtype {
-                DType::F32 => (x as f32).to_le_bytes(),
                 DType::I32 => (x as i32).to_le_bytes(),
                 DType::U32 | DType::Bool => (x as u32).to_le_bytes(),
+                _ => (x as f32).to_le_bytes(),
             })
             .collect()
     }
 
     /// The inverse of [`Tensor::to_bytes`].
     pub fn from_bytes(ty: &TensorType, bytes: &[u8]) -> Self {
+        if ty.dtype.is_storage() {
+            let values = storage::decode(ty.dtype, ty.len(), bytes);
+            return Self::new(ty.clone(), values.into_iter().map(f64::from).collect());
+        }
         let element = |b: &[u8]| {
             let word = [b[0], b[1], b[2], b[3]];
             match ty.dtype {
-                DType::F32 => f32::from_le_bytes(word) as f64,
                 DType::I32 => i32::from_le_bytes(word) as f64,
                 DType::U32 | DType::Bool => u32::from_le_bytes(word) as f64,
+                _ => f32::from_le_bytes(word) as f64,
             }
         };
         Self::new(ty.clone(), bytes.chunks_exact(4).map(element).collect())

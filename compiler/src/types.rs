@@ -3,7 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Element type of a value that kernels compute with.
+use viral_shaders::Storage;
+
+/// Element type of a value.
+///
+/// Kernels compute with the first four. The others are *storage types*: ways to keep reals in less memory
+/// ([`crate::storage`]), which [`widen`](crate::ops::widen::Widen) turns into `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// 32-bit float.
@@ -14,11 +19,31 @@ pub enum DType {
     U32,
     /// Truth value; stored as a `u32` that is 0 or 1.
     Bool,
+    /// The upper half of a 32-bit float.
+    BF16,
+    /// 16-bit float of IEEE 754.
+    F16,
+    /// Blocks of 64 signed bytes and a scale.
+    Q8,
+    /// Blocks of 64 codes of four bits, for quantiles of a normal distribution, and a scale.
+    NF4,
 }
 
 impl DType {
     /// Every element type, in declaration order.
-    pub const ALL: [DType; 4] = [DType::F32, DType::I32, DType::U32, DType::Bool];
+    pub const ALL: [DType; 8] = [
+        DType::F32,
+        DType::I32,
+        DType::U32,
+        DType::Bool,
+        DType::BF16,
+        DType::F16,
+        DType::Q8,
+        DType::NF4,
+    ];
+
+    /// Elements that share a scale in the types that have one.
+    pub const BLOCK: usize = 64;
 
     /// Name in the text form.
     pub fn name(self) -> &'static str {
@@ -27,12 +52,53 @@ impl DType {
             DType::I32 => "i32",
             DType::U32 => "u32",
             DType::Bool => "bool",
+            DType::BF16 => "bf16",
+            DType::F16 => "f16",
+            DType::Q8 => "q8",
+            DType::NF4 => "nf4",
         }
     }
 
-    /// Bytes of one stored element.
-    pub fn bytes(self) -> u64 {
-        4
+    /// Whether this is a storage type.
+    pub fn is_storage(self) -> bool {
+        self.bits() < 32
+    }
+
+    /// How kernels read reals of this type; `None` for integers and truth values.
+    pub fn storage(self) -> Option<Storage> {
+        match self {
+            DType::F32 => Some(Storage::F32),
+            DType::I32 | DType::U32 | DType::Bool => None,
+            DType::BF16 => Some(Storage::BF16),
+            DType::F16 => Some(Storage::F16),
+            DType::Q8 => Some(Storage::Q8),
+            DType::NF4 => Some(Storage::NF4),
+        }
+    }
+
+    /// Whether elements share a scale with their block.
+    pub fn has_scales(self) -> bool {
+        self.storage().is_some_and(Storage::has_scales)
+    }
+
+    /// Bits of one stored element, scales aside.
+    pub fn bits(self) -> u64 {
+        match self {
+            DType::F32 | DType::I32 | DType::U32 | DType::Bool => 32,
+            DType::BF16 | DType::F16 => 16,
+            DType::Q8 => 8,
+            DType::NF4 => 4,
+        }
+    }
+
+    /// Whether a tensor of this shape can be stored so: blocks do not reach across rows.
+    pub fn can_store(self, shape: &[usize]) -> bool {
+        !self.has_scales() || shape.last().is_some_and(|columns| columns.is_multiple_of(Self::BLOCK))
+    }
+
+    /// Bytes of `len` stored elements before the scales, in whole words.
+    pub fn element_bytes(self, len: usize) -> u64 {
+        (len as u64 * self.bits()).div_ceil(32) * 4
     }
 }
 
@@ -90,9 +156,15 @@ impl TensorType {
         self.len() == 0
     }
 
-    /// Bytes when stored densely.
+    /// The word at which the scales begin, where the type has any.
+    pub fn scales(&self) -> u32 {
+        if self.dtype.has_scales() { (self.dtype.element_bytes(self.len()) / 4) as u32 } else { 0 }
+    }
+
+    /// Bytes when stored densely: the elements, then the scales of their blocks.
     pub fn bytes(&self) -> u64 {
-        self.len() as u64 * self.dtype.bytes()
+        let scales = if self.dtype.has_scales() { self.len().div_ceil(DType::BLOCK) as u64 } else { 0 };
+        self.dtype.element_bytes(self.len()) + 4 * scales
     }
 }
 

@@ -1,10 +1,10 @@
 // Parameters of one GEMM dispatch, C[b, m, n] = epilogue(alpha * sum_k A[b, m, k] * B[b, k, n]), and what follows from them.
 //
-// A buffer is an array of cells of CELL consecutive floats (1 or 4). Offsets and strides count cells, extents (m, n, k)
+// A buffer is an array of cells of CELL consecutive elements (1 or 4). Offsets and strides count cells, extents (m, n, k)
 // count elements. A batch index b is (b0, b1, b2) with b2 fastest; a stride of 0 broadcasts.
 //
 // struct Params is generated: m, n, k, alpha; of each operand x: x_offset, x_row (from one stored row to the next) and
-// x_batch0 .. x_batch2; batch1 and batch2, the extents of the two inner batch dimensions. C is cut into row_tiles x column_tiles
+// x_batch0 .. x_batch2; a_scales and b_scales, the words at which the scales of what A and B are stored as begin; batch1 and batch2, the extents of the two inner batch dimensions. C is cut into row_tiles x column_tiles
 // tiles of tile_rows rows; one workgroup computes one tile; tiles is the number of workgroups that have work, grid_x the
 // width of the grid they are folded into. Last come the hook's words h0, h1, ..
 

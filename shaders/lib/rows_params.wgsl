@@ -1,4 +1,4 @@
-// Parameters of the kernels that move whole rows of a matrix. A row is `cells` cells of CELL floats; one workgroup of 64
+// Parameters of the kernels that move whole rows of a matrix. A row is `cells` Cells; one workgroup of 64
 // invocations works on one row of the output (gather, scatter_add) or of the source (scatter).
 
 struct Params {
@@ -8,6 +8,8 @@ struct Params {
     count: u32,
     // Cells of one row.
     cells: u32,
+    // The word at which the scales of the source begin.
+    scales: u32,
     // Width of the grid the workgroups are folded into.
     grid_x: u32,
 }

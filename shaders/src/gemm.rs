@@ -7,7 +7,7 @@
 //! Whatever follows the product element by element (bias, activation, residual, ..) can be done while the sums are still in
 //! registers: see [`Hook`].
 //!
-//! All f32. Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
+//! Sums are taken in f32; A and B may be stored otherwise ([`Storage`]). Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
 //! expanded tensors need no copy as long as their innermost dimension is contiguous. A stride of 0 broadcasts.
 //!
 //! A product with a long `k` and a small C leaves most of a GPU idle. [`Problem::split_k`] turns it into a batched one
@@ -15,6 +15,7 @@
 
 use crate::launch::fold;
 use crate::link::{Const, Linker};
+use crate::storage::Storage;
 use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
 
 /// How A and B lie in memory, in the order of BLAS: N as written in the formula, T transposed.
@@ -76,6 +77,8 @@ pub struct Hook {
 pub struct Spec {
     /// How A and B lie in memory.
     pub form: Form,
+    /// What the elements of A and B are stored as.
+    pub storage: [Storage; 2],
     /// Whether memory is accessed in aligned groups of four floats; only where [`Problem::vec4`] allows it.
     pub vec4: bool,
     /// Whether what C held before is added to the product.
@@ -99,7 +102,7 @@ pub enum Skew {
     FewColumns,
 }
 
-/// A strided matrix, or a batch of them. All numbers count floats.
+/// A strided matrix, or a batch of them. All numbers but the last count elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Operand {
     /// Of the first element from the start of the binding.
@@ -108,6 +111,8 @@ pub struct Operand {
     pub row_stride: u32,
     /// From one matrix to the next along b0, b1, b2.
     pub batch_strides: [u32; 3],
+    /// The word of the binding at which the scales begin, where the storage has any.
+    pub scales: u32,
 }
 
 /// The run-time half of a GEMM. All sizes are at least 1.
@@ -194,11 +199,11 @@ impl Skew {
 }
 
 impl Operand {
-    /// Matrices of `rows` stored rows of `width` floats, one after the other in the order of `batch`.
+    /// Matrices of `rows` stored rows of `width` elements, one after the other in the order of `batch`.
     pub fn dense(batch: [u32; 3], rows: u32, width: u32) -> Self {
         let matrix = rows * width;
         let batch_strides = [batch[1] * batch[2] * matrix, batch[2] * matrix, matrix];
-        Self { offset: 0, row_stride: width, batch_strides }
+        Self { offset: 0, row_stride: width, batch_strides, scales: 0 }
     }
 
     fn aligned(&self) -> bool {
@@ -257,7 +262,8 @@ impl Problem {
 impl Spec {
     /// The fastest spec that may compute `problem`, without a hook.
     pub fn fit(form: Form, problem: &Problem) -> Self {
-        Self { form, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(problem), hook: None }
+        let storage = [Storage::F32; 2];
+        Self { form, storage, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(problem), hook: None }
     }
 }
 
@@ -302,22 +308,38 @@ pub fn launch(spec: &Spec, problem: &Problem, target: &Target) -> Launch {
     launch_shape(spec, problem, Shape::choose(target), target)
 }
 
-/// The fragments that access A, B and C in one way, and the one that hands sums to the epilogue.
+/// The fragments that access C in one way, and the one that hands sums to the epilogue.
 macro_rules! pieces {
     ($access:literal, $cell:literal) => {
         [
-            include_str!(concat!("../lib/gemm_load_a_", $access, ".wgsl")),
-            include_str!(concat!("../lib/gemm_load_b_", $access, ".wgsl")),
             include_str!(concat!("../lib/gemm_c_", $access, ".wgsl")),
             include_str!(concat!("../lib/gemm_finish_", $cell, ".wgsl")),
         ]
     };
 }
 
+/// The hook `load_a` or `load_b`: four consecutive elements of the operand from cell `at` on; those beyond the `last`-th
+/// (0 .. 3) are not read and repeat it. A cell of four elements is never cut.
+fn load_hook(operand: &str, storage: Storage, vec4: bool) -> String {
+    let scales = format!("p.{operand}_scales");
+    let value = if vec4 {
+        storage.four(operand, "at", &scales)
+    } else {
+        let element = |i: u32| storage.element(operand, false, &format!("at + min({i}u, last)"), &scales);
+        format!("vec4<f32>({}, {}, {}, {})", element(0), element(1), element(2), element(3))
+    };
+    format!(
+        "@group(0) @binding({}_BINDING) var<storage, read> {operand}: array<{}>;\n\n\
+         fn load_{operand}(at: u32, last: u32) -> vec4<f32> {{\n    return {value};\n}}\n",
+        operand.to_uppercase(),
+        storage.word(vec4),
+    )
+}
+
 /// The kernel for `spec` in a given shape; [`kernel`] chooses the shape from the target.
 pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let wide = spec.vec4 && matches!(shape, Shape::Panel { wide: true, .. });
-    let (kind, [load_a, load_b, access_c, finish]) = match (wide, spec.vec4) {
+    let (kind, [access_c, finish]) = match (wide, spec.vec4) {
         (true, _) => ("wide", pieces!("wide", "vec4")),
         (false, true) => ("vec4", pieces!("vec4", "vec4")),
         (false, false) => ("scalar", pieces!("scalar", "scalar")),
@@ -331,6 +353,20 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let params = params.map(|field| format!("    {field},\n")).collect::<String>();
 
     let swapped = swaps(spec, shape);
+    let [a, b] = spec.storage;
+    let (a, b) = if swapped { (b, a) } else { (a, b) };
+    let load_a = match a {
+        Storage::F32 if wide => include_str!("../lib/gemm_load_a_wide.wgsl").to_owned(),
+        _ => load_hook("a", a, spec.vec4),
+    };
+    let load_b = match b {
+        Storage::F32 if wide => include_str!("../lib/gemm_load_b_wide.wgsl").to_owned(),
+        _ => load_hook("b", b, spec.vec4),
+    };
+    let stored = match spec.storage {
+        [Storage::F32, Storage::F32] => String::new(),
+        [a, b] => format!("_{}_{}", a.name(), b.name()),
+    };
     let (a_transposed, b_transposed) = (spec.form.a_transposed(), spec.form.b_transposed());
     let linker = Linker::new()
         .constant("A_TRANSPOSED", Const::Bool(if swapped { !b_transposed } else { a_transposed }))
@@ -356,11 +392,12 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
             (format!("gemm_{file}{lanes}"), lanes, linker, body)
         }
     };
-    let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(load_a).part(load_b).part(access_c);
+    let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(&load_a).part(&load_b).part(access_c);
+    let linker = linker.part(Storage::functions(&[&load_a, &load_b, epilogue].concat()));
     let linker = if wide { linker.part(include_str!("../lib/gemm_wide.wgsl")) } else { linker };
     let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
     Kernel {
-        name: format!("{file}_{}_{kind}{suffix}{hook}", spec.form.name()),
+        name: format!("{file}_{}_{kind}{stored}{suffix}{hook}", spec.form.name()),
         wgsl: linker.link(),
         bindings,
         param_words: PARAMS.len() as u32 + hook_words(spec),
@@ -384,12 +421,13 @@ pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Targe
     for operand in [problem.a, problem.b, problem.c] {
         params.extend(operand.words(cell));
     }
+    params.extend([problem.a.scales, problem.b.scales]);
     params.extend([problem.batch[1], problem.batch[2], tile_rows, row_tiles, column_tiles, tiles, groups[0]]);
     Launch { params, groups }
 }
 
 /// Fields of `Params`, which `gemm_params.wgsl` describes, in the order in which [`launch_shape`] writes them.
-pub(crate) const PARAMS: [&str; 26] = [
+pub(crate) const PARAMS: [&str; 28] = [
     "m: u32",
     "n: u32",
     "k: u32",
@@ -409,6 +447,8 @@ pub(crate) const PARAMS: [&str; 26] = [
     "c_batch0: u32",
     "c_batch1: u32",
     "c_batch2: u32", //
+    "a_scales: u32",
+    "b_scales: u32",
     "batch1: u32",
     "batch2: u32",
     "tile_rows: u32",
@@ -428,8 +468,17 @@ pub(crate) fn variants(shape: Shape, skews: &[Skew]) -> Vec<Kernel> {
     let mut kernels = Vec::new();
     for form in Form::ALL {
         for (vec4, accumulate) in [(true, false), (true, true), (false, false), (false, true)] {
-            let spec = |skew| Spec { form, vec4, accumulate, skew, hook: None };
+            let spec = |skew| Spec { form, storage: [Storage::F32; 2], vec4, accumulate, skew, hook: None };
             kernels.extend(skews.iter().map(|&skew| link(&spec(skew), shape)));
+        }
+    }
+    // Frozen weights are right factors, of a linear map or of its gradient.
+    for (form, stored, &skew) in [Form::NT, Form::NN].into_iter().flat_map(|form| {
+        Storage::ALL.into_iter().skip(1).flat_map(move |stored| skews.iter().map(move |skew| (form, stored, skew)))
+    }) {
+        for vec4 in [true, false] {
+            let storage = [Storage::F32, stored];
+            kernels.push(link(&Spec { form, storage, vec4, accumulate: false, skew, hook: None }, shape));
         }
     }
     kernels

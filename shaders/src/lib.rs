@@ -5,8 +5,9 @@
 //!
 //! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
 //! [`link::Linker`] under a generated header; [`gemm`], [`attention`] and [`rows`] say which pieces make which kernel and
-//! translate a problem into parameter words and a grid ([`Launch`]); [`probe`] has kernels that measure a device; [`table`]
-//! lists every kernel, and tests iterate over it.
+//! translate a problem into parameter words and a grid ([`Launch`]); [`storage`] is how operands are read that take fewer
+//! than 32 bits an element; [`probe`] has kernels that measure a device; [`table`] lists every kernel,
+//! and tests iterate over it.
 //!
 //! Invariants: every kernel has a form that needs no optional feature; at most 8 storage bindings, 256 invocations and
 //! 16 KiB of workgroup memory; sums are taken in f32, in an order that depends on nothing but the sizes.
@@ -20,6 +21,7 @@ mod launch;
 pub mod link;
 pub mod probe;
 pub mod rows;
+pub mod storage;
 pub mod table;
 mod target;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod tests;
 
 pub use kernel::{Access, Kernel, Requirements};
 pub use launch::Launch;
+pub use storage::Storage;
 pub use target::{DeviceClass, Target};
 
 /// Functions of one element that WGSL lacks (`erf`, `uniform01`), over the aliases `F` and `U`.

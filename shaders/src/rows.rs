@@ -2,6 +2,7 @@
 
 use crate::launch::fold;
 use crate::link::Linker;
+use crate::storage::Storage;
 use crate::{Access, Kernel, Launch, Requirements, Target};
 
 /// What is done with the rows. `rows` is the height of the matrix that `index` points into; an index at or beyond it
@@ -25,8 +26,10 @@ pub struct Problem {
     pub rows: u32,
     /// Number of indices.
     pub count: u32,
-    /// Floats in a row.
+    /// Elements in a row.
     pub width: u32,
+    /// The word of the source at which its scales begin, where its storage has any.
+    pub scales: u32,
 }
 
 impl Op {
@@ -50,32 +53,44 @@ impl Problem {
     }
 }
 
-/// The kernel for `op`; `vec4` moves four floats at a time and needs [`Problem::vec4`].
-pub fn kernel(op: Op, vec4: bool) -> Kernel {
+/// The kernel for `op` on a source of this storage; `vec4` moves four elements at a time and needs [`Problem::vec4`].
+pub fn kernel(op: Op, source: Storage, vec4: bool) -> Kernel {
     let body = match op {
         Op::Gather => include_str!("../wgsl/gather_rows.wgsl"),
         Op::Scatter => include_str!("../wgsl/scatter_rows.wgsl"),
         Op::ScatterAdd => include_str!("../wgsl/scatter_add_rows.wgsl"),
     };
     let (cell, suffix) = if vec4 { ("vec4<f32>", "vec4") } else { ("f32", "scalar") };
+    let value = match vec4 {
+        true => source.four("source", "at", "p.scales"),
+        false => source.element("source", false, "at", "p.scales"),
+    };
+    let load = format!(
+        "@group(0) @binding(2) var<storage, read> source: array<{}>;\n\n\
+         fn load_source(at: u32) -> Cell {{\n    return {value};\n}}\n",
+        source.word(vec4),
+    );
+    let stored = if source == Storage::F32 { String::new() } else { format!("_{}", source.name()) };
+    let linker = Linker::new().alias("Cell", cell).part(include_str!("../lib/rows_params.wgsl")).part(&load);
     Kernel {
-        name: format!("{}_{suffix}", op.name()),
-        wgsl: Linker::new().alias("Cell", cell).part(include_str!("../lib/rows_params.wgsl")).part(body).link(),
+        name: format!("{}_{suffix}{stored}", op.name()),
+        wgsl: linker.part(Storage::functions(&load)).part(body).link(),
         bindings: vec![Access::Read, Access::Read, Access::ReadWrite],
-        param_words: 4,
+        param_words: 5,
         workgroup: [64, 1, 1],
         requires: Requirements::default(),
     }
 }
 
-/// Parameters and grid of one dispatch of [`kernel`]`(op, vec4)`.
+/// Parameters and grid of one dispatch of [`kernel`].
 pub fn launch(op: Op, vec4: bool, problem: &Problem, target: &Target) -> Launch {
     debug_assert!(!vec4 || problem.vec4(), "width {} is not a multiple of four", problem.width);
     let groups = fold(if op == Op::ScatterAdd { problem.rows } else { problem.count }, target);
     let cells = if vec4 { problem.width / 4 } else { problem.width };
-    Launch { params: vec![problem.rows, problem.count, cells, groups[0]], groups }
+    Launch { params: vec![problem.rows, problem.count, cells, problem.scales, groups[0]], groups }
 }
 
 pub(crate) fn variants(op: Op) -> Vec<Kernel> {
-    [true, false].map(|vec4| kernel(op, vec4)).to_vec()
+    let sources: &[Storage] = if op == Op::Gather { &Storage::ALL } else { &[Storage::F32] };
+    sources.iter().flat_map(|&source| [true, false].map(|vec4| kernel(op, source, vec4))).collect()
 }

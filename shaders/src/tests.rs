@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::gemm::{self, Form, Hook, Operand, Problem, Shape, Skew, Spec};
-use crate::{Access, DeviceClass, Kernel, Target, attention, check, rows, table};
+use crate::{Access, DeviceClass, Kernel, Storage, Target, attention, check, rows, table};
 
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
@@ -34,14 +34,14 @@ fn no_module_mixes_subgroup_operations_and_cooperative_matrices() {
 
 #[test]
 fn the_check_notices_a_record_that_does_not_tell_the_truth() {
-    let kernel = rows::kernel(rows::Op::Gather, true);
+    let kernel = rows::kernel(rows::Op::Gather, Storage::F32, true);
     let wrong = |change: fn(&mut Kernel)| {
         let mut changed = kernel.clone();
         change(&mut changed);
         check::translate_everywhere(&changed).unwrap_err()
     };
     assert!(wrong(|kernel| kernel.workgroup = [32, 1, 1]).contains("workgroup size is [64, 1, 1]"));
-    assert!(wrong(|kernel| kernel.param_words = 5).contains("4 parameter words, the record says 5"));
+    assert!(wrong(|kernel| kernel.param_words = 6).contains("5 parameter words, the record says 6"));
     assert!(wrong(|kernel| kernel.bindings.truncate(2)).contains("bindings are"));
     assert!(wrong(|kernel| kernel.wgsl = kernel.wgsl.replace("fn main", "fn start")).contains("entry point `main`"));
     let subgroups = |kernel: &mut Kernel| {
@@ -132,12 +132,12 @@ fn launches_write_the_words_that_the_kernels_read() {
         assert_eq!(attention::launch(op, &problem, &target).params.len(), attention::PARAMS.len());
 
         for op in rows::Op::ALL {
-            let kernel = rows::kernel(op, false);
-            let problem = rows::Problem { rows: 5, count: 3, width: 7 };
+            let kernel = rows::kernel(op, Storage::F32, false);
+            let problem = rows::Problem { rows: 5, count: 3, width: 7, scales: 11 };
             let launch = rows::launch(op, false, &problem, &target);
             let fields = check::param_fields(&check::parse(&kernel).unwrap()).unwrap();
-            assert_eq!(fields, ["rows", "count", "cells", "grid_x"]);
-            assert_eq!(launch.params, [5, 3, 7, launch.groups[0]]);
+            assert_eq!(fields, ["rows", "count", "cells", "scales", "grid_x"]);
+            assert_eq!(launch.params, [5, 3, 7, 11, launch.groups[0]]);
         }
     }
 }
@@ -162,7 +162,7 @@ fn products_with_a_hook_translate_everywhere() {
         for form in Form::ALL {
             for (vec4, cell) in [(true, "vec4<f32>"), (false, "f32")] {
                 for skew in Skew::ALL {
-                    let spec = Spec { form, vec4, accumulate: false, skew, hook: Some(hook(cell)) };
+                    let spec = Spec { form, storage: [Storage::F32; 2], vec4, accumulate: false, skew, hook: Some(hook(cell)) };
                     let kernel = gemm::kernel(&spec, &target);
                     assert_eq!(check::translate_everywhere(&kernel), Ok(()));
                     assert!(kernel.name.ends_with("_bias"), "{}", kernel.name);
@@ -206,8 +206,8 @@ fn a_product_is_split_along_k_into_views_of_its_operands() {
     let problem = Problem::dense(Form::TN, [1; 3], 8, 16, 60);
     let part = problem.split_k(Form::TN, 5).unwrap();
     assert_eq!((part.k, part.batch), (12, [1, 1, 5]));
-    assert_eq!(part.a, Operand { offset: 0, row_stride: 8, batch_strides: [0, 0, 12 * 8] });
-    assert_eq!(part.b, Operand { offset: 0, row_stride: 16, batch_strides: [0, 0, 12 * 16] });
+    assert_eq!(part.a, Operand { offset: 0, row_stride: 8, batch_strides: [0, 0, 12 * 8], scales: 0 });
+    assert_eq!(part.b, Operand { offset: 0, row_stride: 16, batch_strides: [0, 0, 12 * 16], scales: 0 });
     assert_eq!(part.c, Operand::dense([1, 1, 5], 8, 16));
     let part = Problem::dense(Form::NT, [1; 3], 8, 16, 60).split_k(Form::NT, 5).unwrap();
     assert_eq!((part.a.batch_strides[2], part.b.batch_strides[2]), (12, 12));

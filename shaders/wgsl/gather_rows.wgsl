@@ -2,9 +2,8 @@
 //
 // One workgroup copies one row, 64 cells at a time.
 //
-// Bindings: 0 Params, 1 index, 2 table, 3 out. Knobs (header): Cell, the unit of copying. Workgroup memory: none.
+// Bindings: 0 Params, 1 index, 2 table, 3 out. Hook: load_source. Knobs (header): Cell, the unit of copying. Workgroup memory: none.
 
-@group(0) @binding(2) var<storage, read> table: array<Cell>;
 @group(0) @binding(3) var<storage, read_write> out: array<Cell>;
 
 @compute @workgroup_size(64)
@@ -17,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var cell = lane; cell < p.cells; cell += 64u) {
         var value = Cell();
         if row < p.rows {
-            value = table[row * p.cells + cell];
+            value = load_source(row * p.cells + cell);
         }
         out[i * p.cells + cell] = value;
     }

@@ -4,9 +4,8 @@
 // the result is the same bits every time and needs no atomics. Every row of out is written. The scan costs rows * count
 // reads of index, which all lanes share.
 //
-// Bindings: 0 Params, 1 index, 2 src, 3 out. Knobs (header): Cell, the unit of adding. Workgroup memory: none.
+// Bindings: 0 Params, 1 index, 2 src, 3 out. Hook: load_source. Knobs (header): Cell, the unit of adding. Workgroup memory: none.
 
-@group(0) @binding(2) var<storage, read> src: array<Cell>;
 @group(0) @binding(3) var<storage, read_write> out: array<Cell>;
 
 @compute @workgroup_size(64)
@@ -21,7 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = 0u; i < p.count; i++) {
         if index[i] == row {
             for (var cell = lane; cell < p.cells; cell += 64u) {
-                out[row * p.cells + cell] += src[i * p.cells + cell];
+                out[row * p.cells + cell] += load_source(i * p.cells + cell);
             }
         }
     }

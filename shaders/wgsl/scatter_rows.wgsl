@@ -3,9 +3,8 @@
 // No two indices may be equal, and rows that no index names keep their value. One workgroup copies one row, 64 cells at a
 // time.
 //
-// Bindings: 0 Params, 1 index, 2 src, 3 out. Knobs (header): Cell, the unit of copying. Workgroup memory: none.
+// Bindings: 0 Params, 1 index, 2 src, 3 out. Hook: load_source. Knobs (header): Cell, the unit of copying. Workgroup memory: none.
 
-@group(0) @binding(2) var<storage, read> src: array<Cell>;
 @group(0) @binding(3) var<storage, read_write> out: array<Cell>;
 
 @compute @workgroup_size(64)
@@ -19,6 +18,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     for (var cell = lane; cell < p.cells; cell += 64u) {
-        out[row * p.cells + cell] = src[i * p.cells + cell];
+        out[row * p.cells + cell] = load_source(i * p.cells + cell);
     }
 }

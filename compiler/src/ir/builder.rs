@@ -143,6 +143,11 @@ impl Graph {
         if self.ty(x).dtype == to { x } else { self.push(ops::cast::Cast { to }, &[x]) }
     }
 
+    /// What a tensor of a storage type holds, as `f32`.
+    pub fn widen(&mut self, x: Value) -> Value {
+        self.push(ops::widen::Widen {}, &[x])
+    }
+
     /// Uniform reals in [0, 1) from counters and keys of one shape.
     pub fn uniform(&mut self, counter: Value, key: Value) -> Value {
         let (counter, key) = self.broadcast(counter, key);

@@ -16,7 +16,7 @@ pub(crate) fn through_view(
     let source = graph.shape(node.args[0]);
     match &node.op {
         Op::Reshape(_) => Ok((Place::Linear(place.linear(shape, dims.len())), None)),
-        Op::StopGradient(_) | Op::Tag(_) => Ok((place.clone(), None)),
+        Op::StopGradient(_) | Op::Tag(_) | Op::Widen(_) => Ok((place.clone(), None)),
         Op::Permute(op) => {
             let coords = place.coords(shape, dims)?;
             let mut permuted = coords.clone();

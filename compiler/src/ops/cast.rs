@@ -17,6 +17,9 @@ op! {
         if self.to == DType::Bool {
             return Err("a cast to bool is written as a comparison".into());
         }
+        if self.to.is_storage() || x.dtype.is_storage() {
+            return Err("storage types are read by `widen`".into());
+        }
         Ok(TensorType::new(self.to, x.shape.clone()))
     }
 
@@ -33,9 +36,9 @@ op! {
 
     fn wgsl(&self, args: &[&str]) -> String {
         let alias = match self.to {
-            DType::F32 => "F",
             DType::I32 => "I",
             DType::U32 | DType::Bool => "U",
+            _ => "F",
         };
         format!("{alias}({})", args[0])
     }

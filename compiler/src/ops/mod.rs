@@ -192,7 +192,7 @@ registry! {
     "binary": { add::Add, sub::Sub, mul::Mul, div::Div, maximum::Maximum, less::Less, equal::Equal, uniform::Uniform }
     "ternary": { select::Select }
     "reduction": { sum::Sum, reduce_max::ReduceMax }
-    "view": { reshape::Reshape, permute::Permute, expand::Expand, slice::Slice, pad::Pad, stop_gradient::StopGradient, tag::Tag }
+    "view": { reshape::Reshape, permute::Permute, expand::Expand, slice::Slice, pad::Pad, stop_gradient::StopGradient, tag::Tag, widen::Widen }
     "kernel": { dot::Dot, gather::Gather, scatter::Scatter }
     "composite": {
         rms_norm::RmsNorm, layer_norm::LayerNorm, swiglu::SwiGlu, rope::Rope, lora_linear::LoraLinear, attention::Attention,

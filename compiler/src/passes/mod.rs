@@ -5,19 +5,27 @@ mod composites;
 mod reductions;
 pub(crate) mod remat;
 mod simplify;
+mod split;
+mod storage;
 
+pub use split::rows_name;
 pub use remat::{BLOCK, Remat};
 
 use std::collections::BTreeSet;
 
+use crate::compile::Options;
 use crate::ir::{Graph, Node, Value};
 use crate::ops::Class;
 
 /// A named pass over graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
+    /// Stores frozen tensors in the types that the options name.
+    Storage,
     /// Replaces composites without a kernel of their own by their expansions.
     Composites,
+    /// Cuts frozen tables that are larger than what the device binds at once.
+    Split,
     /// Brings reductions into the shapes that have kernels, and cuts long ones for parallelism.
     Reductions,
     /// Removes what has no effect: identities, views of views, dead nodes.
@@ -28,12 +36,15 @@ pub enum Pass {
 
 impl Pass {
     /// All passes, in the order in which they run.
-    pub const ALL: [Pass; 4] = [Pass::Composites, Pass::Reductions, Pass::Simplify, Pass::Outputs];
+    pub const ALL: [Pass; 6] =
+        [Pass::Storage, Pass::Composites, Pass::Split, Pass::Reductions, Pass::Simplify, Pass::Outputs];
 
     /// Name for dumps and for switching the pass off.
     pub fn name(self) -> &'static str {
         match self {
+            Pass::Storage => "storage",
             Pass::Composites => "composites",
+            Pass::Split => "split",
             Pass::Simplify => "simplify",
             Pass::Outputs => "outputs",
             Pass::Reductions => "reductions",
@@ -45,10 +56,12 @@ impl Pass {
         self == Pass::Simplify
     }
 
-    /// Applies the pass. Composites that have a kernel stay what they are where `fused` says so.
-    pub fn run(self, graph: &Graph, fused: bool) -> Graph {
+    /// Applies the pass.
+    pub fn run(self, graph: &Graph, options: &Options) -> Graph {
         match self {
-            Pass::Composites => composites::expand(graph, fused),
+            Pass::Storage => storage::apply(graph, &options.storage),
+            Pass::Composites => composites::expand(graph, options.fused),
+            Pass::Split => split::apply(graph, options.target.max_binding_bytes.min(options.target.max_buffer_bytes)),
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
             Pass::Outputs => separate_outputs(graph),

@@ -5,7 +5,7 @@ use crate::ir::Value;
 use crate::lower::affine::{Affine, Guard};
 use crate::lower::body::{ExprId, ExprKind};
 use crate::ops::Real;
-use crate::types::DType;
+use crate::types::{DType, TensorType};
 
 impl Emitter<'_> {
     pub(super) fn word(&mut self, number: i64) -> String {
@@ -45,12 +45,36 @@ impl Emitter<'_> {
     }
 
     /// One element of a binding, whatever its array type.
-    pub(super) fn element(&self, binding: usize, position: &str) -> String {
-        let buffer = self.names.buffer;
-        match self.bindings[binding].1 {
-            true => format!("{buffer}{binding}[({position}) >> 2u][({position}) & 3u]"),
-            false => format!("{buffer}{binding}[{position}]"),
+    fn element(&mut self, binding: usize, position: &str) -> String {
+        let array = format!("{}{binding}", self.names.buffer);
+        let (value, wide) = self.bindings[binding];
+        let ty = self.graph.ty(value);
+        match ty.dtype.storage() {
+            Some(storage) => {
+                let scales = self.scales(ty);
+                storage.element(&array, wide, position, &scales)
+            }
+            None if wide => format!("{array}[({position}) >> 2u][({position}) & 3u]"),
+            None => format!("{array}[{position}]"),
         }
+    }
+
+    /// Four neighbours in a binding that is bound as an array of fours.
+    fn four(&mut self, binding: usize, position: &str) -> String {
+        let array = format!("{}{binding}", self.names.buffer);
+        let ty = self.graph.ty(self.bindings[binding].0);
+        match ty.dtype.storage() {
+            Some(storage) => {
+                let scales = self.scales(ty);
+                storage.four(&array, &format!("({position}) >> 2u"), &scales)
+            }
+            None => format!("{array}[({position}) >> 2u]"),
+        }
+    }
+
+    /// The word at which a tensor's scales begin, where it has any.
+    fn scales(&mut self, ty: &TensorType) -> String {
+        if ty.dtype.has_scales() { self.word(i64::from(ty.scales())) } else { String::new() }
     }
 
     pub(super) fn load(&mut self, source: Value, at: &Affine, dtype: DType) -> String {
@@ -62,7 +86,7 @@ impl Emitter<'_> {
         let raw = if self.width == 1 {
             self.element(binding, &position)
         } else if self.is_wide(memory, at) {
-            format!("{}{binding}[({position}) >> 2u]", self.names.buffer)
+            self.four(binding, &position)
         } else if step == 0 {
             format!("{stored}({})", self.element(binding, &position))
         } else {
@@ -156,7 +180,7 @@ impl Emitter<'_> {
 
 fn alias(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 => "F",
+        DType::F32 | DType::BF16 | DType::F16 | DType::Q8 | DType::NF4 => "F",
         DType::I32 => "I",
         DType::U32 => "U",
         DType::Bool => "B",
@@ -173,7 +197,7 @@ fn zero(dtype: DType) -> String {
 fn literal(number: Real, dtype: DType) -> String {
     let number = number.get();
     match dtype {
-        DType::F32 => format!("F({:?})", number as f32),
+        DType::F32 | DType::BF16 | DType::F16 | DType::Q8 | DType::NF4 => format!("F({:?})", number as f32),
         DType::I32 => format!("I({}i)", number as i32),
         DType::U32 => format!("U({}u)", number as u32),
         DType::Bool => format!("B({})", number != 0.0),

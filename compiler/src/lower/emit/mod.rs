@@ -14,7 +14,7 @@ mod shapes;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use viral_shaders::{Access, Kernel, Requirements, Target};
+use viral_shaders::{Access, Kernel, Requirements, Storage, Target};
 
 use crate::ir::{Graph, Value};
 use crate::lower::affine::{Affine, Guard};
@@ -193,6 +193,7 @@ impl<'b> Emitter<'b> {
         text += "}\n@group(0) @binding(0) var<uniform> p: Params;\n";
         text += &self.declarations(access, 1);
         text += self.functions(main);
+        text += Storage::functions(main);
         if is_row {
             let _ = writeln!(text, "const ROW_LANES = {}u;", workgroup[0]);
             text += if self.width == 4 { ACROSS_VEC4 } else { ACROSS_SCALAR };
@@ -224,8 +225,12 @@ impl<'b> Emitter<'b> {
     fn declarations(&self, access: &[Access], first: u32) -> String {
         let mut text = String::new();
         for (index, (&(value, wide), access)) in self.bindings.iter().zip(access).enumerate() {
-            let scalar = stored_type(self.graph.ty(value).dtype).name();
-            let element = if wide { format!("vec4<{scalar}>") } else { scalar.to_owned() };
+            let dtype = self.graph.ty(value).dtype;
+            let element = match dtype.storage() {
+                Some(storage) => storage.word(wide).to_owned(),
+                None if wide => format!("vec4<{}>", stored_type(dtype).name()),
+                None => stored_type(dtype).name().to_owned(),
+            };
             let mode = if *access == Access::Read { "read" } else { "read_write" };
             let binding = index as u32 + first;
             let name = self.names.buffer;
@@ -235,7 +240,7 @@ impl<'b> Emitter<'b> {
         text
     }
 
-    /// The library functions that the statements call.
+    /// The library functions that the statements call, but for those that read storage types.
     fn functions(&self, main: &str) -> &'static str {
         if main.contains("erf(") || main.contains("uniform01(") { viral_shaders::MATH } else { "" }
     }

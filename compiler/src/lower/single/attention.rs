@@ -88,12 +88,12 @@ impl Context<'_> {
         }
     }
 
-    /// An operand (B, rows, heads, E) with contiguous heads; every distance is a multiple of four floats.
+    /// An `f32` operand (B, rows, heads, E) with contiguous heads; every distance is a multiple of four floats.
     fn heads(&self, value: Value) -> Result<(Value, Rows), Obstacle> {
         let (root, at) = self.strided(value, self.graph.shape(value))?;
         let distances = [at.offset, at.terms[0], at.terms[1], at.terms[2]];
         let is_aligned = distances.iter().all(|distance| *distance >= 0 && distance % 4 == 0);
-        if at.terms[3] != 1 || !is_aligned {
+        if at.terms[3] != 1 || !is_aligned || self.graph.ty(root).dtype.is_storage() {
             return Err(Obstacle::NeedsMemory(value));
         }
         let [offset, batch, row, head] = distances.map(|distance| distance as u32);

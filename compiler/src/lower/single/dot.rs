@@ -90,11 +90,13 @@ impl Context<'_> {
         let (a_transposed, a_row) = orientation(&a_at, m, k).ok_or(Obstacle::NeedsMemory(a))?;
         let (b_transposed, b_row) = orientation(&b_at, k, n).ok_or(Obstacle::NeedsMemory(b))?;
         let batch = Batch::new(&shape[..rank - 2], [&a_at, &b_at, &c_at]).ok_or(Obstacle::NeedsMemory(b))?;
-        let operand = |at: &Affine, row: i64, which: usize| Operand {
+        let operand = |root: Value, at: &Affine, row: i64, which: usize| Operand {
             offset: at.offset as u32,
             row_stride: row as u32,
             batch_strides: batch.strides[which],
+            scales: self.graph.ty(root).scales(),
         };
+        let storage = |root: Value| self.graph.ty(root).dtype.storage().unwrap_or_default();
         let form = match (a_transposed, b_transposed) {
             (false, false) => Form::NN,
             (false, true) => Form::NT,
@@ -107,11 +109,12 @@ impl Context<'_> {
             n: n as u32,
             k: k as u32,
             alpha: 1.0,
-            a: operand(&a_at, a_row, 0),
-            b: operand(&b_at, b_row, 1),
-            c: operand(&c_at, n as i64, 2),
+            a: operand(a_root, &a_at, a_row, 0),
+            b: operand(b_root, &b_at, b_row, 1),
+            c: operand(self.value, &c_at, n as i64, 2),
         };
-        Ok(Product { spec: Spec::fit(form, &problem), problem, operands: [a_root, b_root] })
+        let spec = Spec { storage: [storage(a_root), storage(b_root)], ..Spec::fit(form, &problem) };
+        Ok(Product { spec, problem, operands: [a_root, b_root] })
     }
 }
 
