@@ -1,10 +1,8 @@
 //! The two ends of the decoder: embeddings of text and pictures in one sequence, and logits where they are needed.
 
-use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 
 use super::leaf::Trainable;
-use super::source::LeafSource;
 use crate::config::TextConfig;
 
 /// Index that picks no row: [`embed`] and [`logits_at`] give zeros for it.
@@ -39,7 +37,8 @@ pub fn embed(
     visual: Option<Visual>,
 ) -> Value {
     g.scoped("embed_tokens", |g| {
-        let mut h = Table::embedding(config).rows_at(g, trainable, token_ids);
+        let table = embedding_table(g, config, trainable);
+        let mut h = g.gather(table, token_ids, false);
         if let Some(visual) = visual {
             let rows = g.gather(visual.tokens, visual.index, true);
             h = g.add(h, rows);
@@ -54,11 +53,11 @@ pub fn logits_at(g: &mut Graph, config: &TextConfig, trainable: Trainable, h: Va
     g.scoped("lm_head", |g| {
         let rows = rows_at(g, h, positions);
         let head = if config.tie_word_embeddings {
-            Table::embedding(config)
+            embedding_table(g, config, trainable)
         } else {
-            Table { name: "lm_head.weight", ..Table::embedding(config) }
+            trainable.leaf(g, "lm_head.weight", &[config.vocab_size, config.hidden_size])
         };
-        head.products(g, trainable, rows)
+        g.linear(rows, head, None)
     })
 }
 
@@ -68,122 +67,7 @@ pub fn rows_at(g: &mut Graph, h: Value, positions: Value) -> Value {
     g.gather(flat, positions, true)
 }
 
-/// What devices bind at once, in bytes.
-const BINDING: usize = (1 << 31) - 4;
-
-/// A table with a row for each token, `(V, D)`. A frozen one that is too large for a binding comes in several parts.
-struct Table {
-    name: &'static str,
-    rows: usize,
-    width: usize,
-    /// Largest part in bytes.
-    limit: usize,
-}
-
-impl Table {
-    fn embedding(config: &TextConfig) -> Self {
-        let name = "model.language_model.embed_tokens.weight";
-        Self { name, rows: config.vocab_size, width: config.hidden_size, limit: BINDING }
-    }
-
-    /// The parts, each with its first row.
-    fn parts(&self, g: &mut Graph, trainable: Trainable) -> Vec<(usize, Value)> {
-        let most = (self.limit / (4 * self.width).max(1)).max(1);
-        if self.rows <= most || trainable.contains(self.name) {
-            return vec![(0, trainable.leaf(g, self.name, &[self.rows, self.width]))];
-        }
-        let each = self.rows.div_ceil(self.rows.div_ceil(most));
-        let starts = (0..self.rows).step_by(each);
-        let part = |start| {
-            let count = each.min(self.rows - start);
-            (start, LeafSource::rows(self.name, start, count).leaf(g, &[count, self.width]))
-        };
-        starts.map(part).collect()
-    }
-
-    /// Rows at `index u32[n]`, `(n, D)`; zeros for [`NO_ROW`].
-    fn rows_at(&self, g: &mut Graph, trainable: Trainable, index: Value) -> Value {
-        let mut sum = None;
-        for (start, part) in self.parts(g, trainable) {
-            let index = if start == 0 { index } else { counted_from(g, index, start) };
-            let rows = g.gather(part, index, false);
-            sum = Some(sum.map_or(rows, |sum| g.add(sum, rows)));
-        }
-        sum.unwrap_or(index)
-    }
-
-    /// Products of `x (n, D)` with all rows, `(n, V)`.
-    fn products(&self, g: &mut Graph, trainable: Trainable, x: Value) -> Value {
-        let parts = self.parts(g, trainable);
-        let products: Vec<Value> = parts.into_iter().map(|(_, part)| g.linear(x, part, None)).collect();
-        match products.as_slice() {
-            [one] => *one,
-            several => g.concat(several, 1),
-        }
-    }
-}
-
-/// `index - start`, and [`NO_ROW`] for what is before `start`. What is behind the part's end picks no row either.
-fn counted_from(g: &mut Graph, index: Value, start: usize) -> Value {
-    let shape = g.shape(index).to_vec();
-    let first = g.constant(DType::U32, start as f64, &shape);
-    let none = g.constant(DType::U32, f64::from(NO_ROW), &shape);
-    let is_before = g.less(index, first);
-    // What is subtracted from is never smaller, as u32 has no sign.
-    let index = g.select(is_before, first, index);
-    let inside = g.sub(index, first);
-    g.select(is_before, none, inside)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use viral_compiler::eval::evaluate_outputs;
-    use viral_compiler::tensor::Tensor;
-    use viral_compiler::types::TensorType;
-
-    use super::*;
-
-    #[test]
-    fn a_table_in_parts_is_the_table() {
-        let value = |at: &[usize]| (at[0] * 10 + at[1]) as f64;
-        let run = |limit| {
-            let table = Table { name: "lm_head.weight", rows: 7, width: 3, limit };
-            let mut g = Graph::new();
-            let index = g.input("index", DType::U32, &[5]);
-            let rows = table.rows_at(&mut g, Trainable::LORA, index);
-            let products = table.products(&mut g, Trainable::LORA, rows);
-            g.output("rows", rows);
-            g.output("products", products);
-            g.verify().unwrap();
-            let whole = Tensor::from_fn(&TensorType::f32([7, 3]), value);
-            let load = |_, _: &str| Ok::<_, String>((vec![7, 3], whole.data.iter().map(|&x| x as f32).collect()));
-            let mut leaves: HashMap<String, Tensor> = g
-                .leaves()
-                .filter(|leaf| leaf.name != "index")
-                .map(|leaf| {
-                    let content = LeafSource::of(leaf.name).content(load).unwrap();
-                    (leaf.name.to_owned(), Tensor::new(leaf.ty.clone(), content.into_iter().map(f64::from).collect()))
-                })
-                .collect();
-            let parts = leaves.len();
-            let index = vec![0.0, 6.0, 2.0, f64::from(NO_ROW), 3.0];
-            leaves.insert("index".into(), Tensor::new(TensorType::u32([5]), index));
-            (parts, evaluate_outputs(&g, &leaves).unwrap())
-        };
-        let (one, expected) = run(1000);
-        let (three, found) = run(3 * 3 * 4);
-        assert_eq!((one, three), (1, 3));
-        assert_eq!(found, expected);
-        assert_eq!(found["rows"].data[3..6], [60.0, 61.0, 62.0]);
-        assert_eq!(found["rows"].data[9..12], [0.0; 3]);
-    }
-
-    #[test]
-    fn a_trained_table_stays_whole() {
-        let mut g = Graph::new();
-        let table = Table { name: "lm_head.weight", rows: 7, width: 3, limit: 36 };
-        assert_eq!(table.parts(&mut g, Trainable::FULL).len(), 1);
-    }
+/// A row for each token, `(V, D)`.
+fn embedding_table(g: &mut Graph, config: &TextConfig, trainable: Trainable) -> Value {
+    trainable.leaf(g, "model.language_model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use viral_compiler::passes::rows_name;
 use viral_compiler::{Graph, Value};
 
 use super::TEACHER;
@@ -50,7 +51,7 @@ impl Interpolation {
 
 /// What marks a table of relative positions in a leaf's name.
 const RELATIVE: &str = "relative";
-/// What marks some rows of a table.
+/// What marks some rows of a table, as [`rows_name`] writes it.
 const ROWS: &str = "rows";
 
 /// Half of a rotary table.
@@ -94,7 +95,7 @@ pub enum LeafSource {
         /// Points on the axis.
         points: usize,
     },
-    /// Some rows of a table that is too large for one binding.
+    /// Some rows of a table that the compiler has cut, because it is too large for one binding.
     Rows {
         /// Which file the table is in.
         origin: Origin,
@@ -169,7 +170,7 @@ impl LeafSource {
     }
 
     /// Some rows of the table of this full name.
-    pub(super) fn rows(leaf: &str, start: usize, count: usize) -> Self {
+    fn rows(leaf: &str, start: usize, count: usize) -> Self {
         let (origin, name) = origin_of(leaf);
         Self::Rows { origin, name: name.to_owned(), start, count }
     }
@@ -280,7 +281,9 @@ impl fmt::Display for LeafSource {
             Self::Relative { origin, name, points } => {
                 write!(f, "{}{name}@{points}x{points},{RELATIVE}", prefix(origin))
             }
-            Self::Rows { origin, name, start, count } => write!(f, "{}{name}@{start}x{count},{ROWS}", prefix(origin)),
+            Self::Rows { origin, name, start, count } => {
+                f.write_str(&rows_name(&format!("{}{name}", prefix(origin)), *start, *count))
+            }
             Self::Rope { part, positions, half, theta } => {
                 let part = match part {
                     RopePart::Cos => "cos",

@@ -150,6 +150,8 @@ sections! {
         vision: Option<PathBuf> = None;
         /// Weight file of the multi-modal projector, such as a stage-1 mm_projector.bin, in place of the model's own.
         projector: Option<PathBuf> = None;
+        /// Storage of the frozen matrices of the language model: the memory that a large model takes.
+        base: Base = Base::Auto;
         /// Adapter directory to continue from: a PEFT adapter and its companion files.
         adapter: Option<PathBuf> = None;
     }

@@ -163,6 +163,24 @@ choices! {
         F32 = "f32",
         /// 16-bit floats with the range of f32.
         Bf16 = "bf16",
+        /// 16-bit floats with more digits, up to 65504.
+        F16 = "f16",
+    }
+
+    /// How the frozen matrices of the language model are stored.
+    Base {
+        /// As `train.precision` says.
+        Auto = "auto",
+        /// 32-bit floats.
+        F32 = "f32",
+        /// 16-bit floats with the range of f32.
+        Bf16 = "bf16",
+        /// 16-bit floats with more digits, up to 65504.
+        F16 = "f16",
+        /// Signed bytes with a scale for each 64: 8.5 bits an element.
+        Q8 = "q8",
+        /// The four-bit codes of QLoRA with a scale for each 64: 4.5 bits an element.
+        Nf4 = "nf4",
     }
 
     /// Which activations are computed again in the backward pass instead of being kept.

@@ -1,5 +1,6 @@
 //! Everything that a configuration names, opened and checked against each other.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,10 +13,12 @@ use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap, Tens
 
 use super::Fingerprints;
 use super::errors;
+use super::init::Take;
 use super::open_data::{geometry, step_plan};
 use super::prepare::Preparer;
 use super::session::new_tensors;
 use super::step_graph::trainable;
+use super::stored::PIECE;
 use crate::config::{Config, Method, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
 use crate::data::{Dataset, Geometry, Prepare, StepPlan};
 use crate::error::{Error, Kind, Result};
@@ -195,13 +198,37 @@ impl Bundle {
         &self.model
     }
 
+    /// The file of a stored tensor.
+    fn checkpoint(&self, origin: Origin) -> &Checkpoint {
+        match (origin, &self.teacher) {
+            (Origin::Teacher, Some(teacher)) => teacher,
+            _ => &self.model,
+        }
+    }
+
+    /// Gives elements of a stored tensor in pieces, so that a large one is never in memory as a whole.
+    pub(crate) fn stored(&self, origin: Origin, name: &str, elements: Range<usize>, take: Take<'_>) -> Result<()> {
+        let checkpoint = self.checkpoint(origin);
+        let view = checkpoint.get(name)?;
+        let mut piece = vec![0.0; elements.len().min(PIECE)];
+        let mut at = elements.start;
+        while at < elements.end {
+            let wanted = piece.len().min(elements.end - at);
+            let count = view.read_f32(at, &mut piece[..wanted])?;
+            if count == 0 {
+                return Err(Error::internal("a stored tensor is shorter than its graph", name));
+            }
+            take(&piece[..count])?;
+            at += count;
+            checkpoint.release();
+        }
+        Ok(())
+    }
+
     /// Content of a leaf that a file holds or that is computed from one.
     pub(crate) fn content(&self, source: &LeafSource) -> Result<Vec<f32>> {
         let load = |origin, name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
-            let checkpoint = match (origin, &self.teacher) {
-                (Origin::Teacher, Some(teacher)) => teacher,
-                _ => &self.model,
-            };
+            let checkpoint = self.checkpoint(origin);
             let view = checkpoint.get(name)?;
             let content = (view.shape().to_vec(), view.to_f32()?);
             checkpoint.release();

@@ -12,18 +12,21 @@ use crate::random::Random;
 /// Deviation of new modules' weights: what the reference's loader gives modules that a checkpoint lacks.
 const MODULE_STD: f64 = 0.02;
 
+/// Takes the next elements of a tensor.
+pub(crate) type Take<'t> = &'t mut dyn FnMut(&[f32]) -> Result<()>;
+
 /// Where a session's tensors get their first content from.
 pub(crate) trait Contents {
-    /// The content of a frozen leaf, row-major.
-    fn frozen(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>>;
+    /// Gives the content of a frozen leaf, row-major and in pieces.
+    fn frozen(&self, name: &str, ty: &TensorType, take: Take<'_>) -> Result<()>;
 
     /// The first value of a trained tensor, row-major.
     fn value(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>>;
 }
 
 impl Contents for Bundle {
-    fn frozen(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
-        frozen(self, name, ty)
+    fn frozen(&self, name: &str, ty: &TensorType, take: Take<'_>) -> Result<()> {
+        frozen(self, name, ty, take)
     }
 
     fn value(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
@@ -35,23 +38,44 @@ impl Contents for Bundle {
 pub(crate) struct MadeUp;
 
 impl Contents for MadeUp {
-    fn frozen(&self, _: &str, ty: &TensorType) -> Result<Vec<f32>> {
+    fn frozen(&self, _: &str, ty: &TensorType, take: Take<'_>) -> Result<()> {
         const BLOCK: usize = 1 << 16;
         let block = Random::new(0, "made up").uniform(BLOCK, 0.02);
-        Ok(block.iter().copied().cycle().take(ty.len()).collect())
+        let mut left = ty.len();
+        while left > 0 {
+            let piece = &block[..BLOCK.min(left)];
+            take(piece)?;
+            left -= piece.len();
+        }
+        Ok(())
     }
 
     fn value(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
-        self.frozen(name, ty)
+        whole(self, name, ty)
     }
+}
+
+/// All of the content of a frozen leaf.
+pub(crate) fn whole(contents: &dyn Contents, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
+    let mut values = Vec::with_capacity(ty.len());
+    contents.frozen(name, ty, &mut |piece| {
+        values.extend(piece);
+        Ok(())
+    })?;
+    Ok(values)
 }
 
 /// The content of a frozen leaf, row-major: from a file, computed, or, for a part that a run keeps as it was initialised,
 /// its first value.
-pub(crate) fn frozen(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
+fn frozen(bundle: &Bundle, name: &str, ty: &TensorType, take: Take<'_>) -> Result<()> {
     match LeafSource::of(name) {
-        LeafSource::Tensor { origin: Origin::Adapter, .. } => value(bundle, name, ty),
-        source => bundle.content(&source),
+        LeafSource::Tensor { origin: Origin::Adapter, .. } => take(&value(bundle, name, ty)?),
+        LeafSource::Tensor { origin, name } => bundle.stored(origin, &name, 0..ty.len(), take),
+        LeafSource::Rows { origin, name, start, count } => {
+            let width = ty.len() / count.max(1);
+            bundle.stored(origin, &name, start * width..(start + count) * width, take)
+        }
+        source => take(&bundle.content(&source)?),
     }
 }
 

@@ -54,7 +54,7 @@ impl Inspection {
             let unknown = || Error::internal("a leaf of the training graph has no content of its shape", leaf.name);
             let tensor = match leaf.kind {
                 LeafKind::Input => Tensor::from_bytes(leaf.ty, inputs.get(leaf.name).ok_or_else(unknown)?),
-                LeafKind::Weight => f32s(leaf.ty, &init::frozen(bundle, leaf.name, leaf.ty)?).ok_or_else(unknown)?,
+                LeafKind::Weight => f32s(leaf.ty, &init::whole(bundle, leaf.name, leaf.ty)?).ok_or_else(unknown)?,
                 LeafKind::Param => f32s(leaf.ty, &init::value(bundle, leaf.name, leaf.ty)?).ok_or_else(unknown)?,
                 LeafKind::State => Tensor::new(leaf.ty.clone(), vec![0.0; leaf.ty.len()]),
             };

@@ -89,19 +89,23 @@ impl Flat {
 }
 
 impl Layout {
-    /// Lays out trained tensors, given by name and type.
-    pub(crate) fn new(mut params: Vec<(String, TensorType)>) -> Self {
+    /// Lays out trained tensors, given by name and type, in groups of at most `limit` bytes a buffer, what a device binds at
+    /// once. A tensor that is larger by itself has a group of its own, which compilation refuses by name.
+    pub(crate) fn new(mut params: Vec<(String, TensorType)>, limit: u64) -> Self {
         params.sort_by(|a, b| a.0.cmp(&b.0));
         let mut layout = Self { groups: Vec::new(), entries: Vec::new() };
         for (name, ty) in params {
             let (rate, decays) = (rate_of(&name), decays(&name));
-            let known = layout.groups.iter().position(|group| (group.rate, group.decays) == (rate, decays));
+            let len = ty.len().next_multiple_of(ALIGN / 4);
+            let known = layout.groups.iter().position(|group| {
+                (group.rate, group.decays) == (rate, decays) && 4 * (group.len + len) as u64 <= limit
+            });
             let group = known.unwrap_or_else(|| {
                 layout.groups.push(Group { rate, decays, len: 0 });
                 layout.groups.len() - 1
             });
             let offset = layout.groups[group].len as u64 * 4;
-            layout.groups[group].len += ty.len().next_multiple_of(ALIGN / 4);
+            layout.groups[group].len += len;
             layout.entries.push(Entry { name, ty, group, offset });
         }
         layout
@@ -134,12 +138,18 @@ mod tests {
         let ty = TensorType::f32([3, 5]);
         let names = ["model.multi_modal_projector.linear_1.bias", "model.language_model.layers.0.q_proj.lora_A.weight"];
         let more = ["model.language_model.layers.0.q_proj.lora_B.weight", "alignment_projector.projector.0.bias"];
-        let layout = Layout::new(names.iter().chain(&more).map(|name| (name.to_string(), ty.clone())).collect());
+        let params = || names.iter().chain(&more).map(|name| (name.to_string(), ty.clone())).collect();
+        let layout = Layout::new(params(), 1 << 20);
         assert_eq!(layout.groups.len(), 3);
         assert!(layout.entries.iter().all(|entry| entry.offset % 256 == 0));
         let lora: Vec<u64> = layout.entries.iter().filter(|e| e.name.contains("lora")).map(|e| e.offset).collect();
         assert_eq!(lora, [0, 256]);
         let places = layout.places();
         assert_eq!(places["alignment_projector.projector.0.bias.grad"].buffer, Flat::Grad.buffer(0));
+
+        // Two tensors of 256 bytes each do not fit one buffer then.
+        let narrow = Layout::new(params(), 300);
+        assert_eq!(narrow.groups.len(), 4);
+        assert!(narrow.entries.iter().all(|entry| entry.offset == 0));
     }
 }

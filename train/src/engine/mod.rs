@@ -27,6 +27,7 @@ mod save;
 mod session;
 mod speed;
 mod step_graph;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod update_graph;

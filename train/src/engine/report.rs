@@ -47,7 +47,7 @@ pub(crate) fn memory_table(memory: &MemoryReport) -> String {
 pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
     let networks = Networks::open(config)?;
     let bucket = full_bucket(config, &networks);
-    let layout = layout_of(config, &networks);
+    let layout = layout_of(config, &networks, target);
     let (graph, options) = step_plan_source(config, &networks, &layout, bucket, target);
     let plan = compile(&graph, &options)?;
     let frozen = features::sources(config, &networks, &BTreeSet::from([bucket]), target).into_iter();
@@ -77,7 +77,7 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
 pub fn dump(config: &Config, target: &Target, dir: &Path) -> Result<Vec<PathBuf>> {
     let networks = Networks::open(config)?;
     let bucket = full_bucket(config, &networks);
-    let layout = layout_of(config, &networks);
+    let layout = layout_of(config, &networks, target);
     let (graph, options) = step_plan_source(config, &networks, &layout, bucket, target);
     let mut files = Vec::new();
     let mut write = |name: String, content: &str| -> Result<()> {

@@ -33,7 +33,7 @@ pub(super) fn trained(bundle: &Bundle, session: &Session) -> Result<Adapter> {
     let read = names.map(|name| Ok((name.to_owned(), session.parameter(name)?)));
     let mut parameters = read.collect::<Result<BTreeMap<_, _>>>()?;
     for (name, ty) in kept_tensors(&bundle.config, &bundle.networks) {
-        let values = init::frozen(bundle, &name, &ty)?;
+        let values = init::whole(bundle, &name, &ty)?;
         parameters.insert(name, Parameter { shape: ty.shape, values });
     }
     let lora = trainable(&bundle.config).adapters.then(|| lora_config(&bundle.config));

@@ -14,7 +14,7 @@ use viral_compiler::ir::LeafKind;
 use viral_compiler::passes::Remat;
 use viral_compiler::plan::{MemoryReport, Plan};
 use viral_compiler::types::TensorType;
-use viral_compiler::{Graph, Options, compile};
+use viral_compiler::{Graph, Options, Target, compile};
 use viral_model::adapter::Parameter;
 use viral_model::graph::{BatchInput, BatchShape, LeafSource, Origin};
 use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions, Ticket};
@@ -22,6 +22,7 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions,
 use super::bundle::{Bundle, Networks};
 use super::init::Contents;
 use super::layout::{Entry, Flat, Layout, Rate};
+use super::stored::storage_types;
 use super::{step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
@@ -86,7 +87,7 @@ pub(crate) fn step_plan_source(
     networks: &Networks,
     layout: &Layout,
     bucket: Bucket,
-    target: &viral_compiler::Target,
+    target: &Target,
 ) -> (Graph, Options) {
     let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
     let remat = match config.train.remat {
@@ -94,15 +95,17 @@ pub(crate) fn step_plan_source(
         RematChoice::Block => Remat::Block,
         RematChoice::Cheap => Remat::Cheap,
     };
-    let options = Options { places: layout.places(), remat, ..Options::new(target.clone()) };
-    (step_graph::build(config, networks, shape), options)
+    let graph = step_graph::build(config, networks, shape);
+    let storage = storage_types(config, &graph);
+    (graph, Options { places: layout.places(), storage, remat, ..Options::new(target.clone()) })
 }
 
 /// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.
-pub(crate) fn layout_of(config: &Config, networks: &Networks) -> Layout {
+pub(crate) fn layout_of(config: &Config, networks: &Networks, target: &Target) -> Layout {
     let graph = smallest_graph(config, networks);
     let params = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Param);
-    Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect())
+    let limit = target.max_binding_bytes.min(target.max_buffer_bytes);
+    Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect(), limit)
 }
 
 /// The parts of an adapter directory that a run keeps as they were initialised.
@@ -149,7 +152,7 @@ impl Session {
         buckets: &BTreeSet<Bucket>,
     ) -> Result<Self> {
         let config = config.clone();
-        let layout = layout_of(&config, networks);
+        let layout = layout_of(&config, networks, device.target());
         let mut plans = Vec::new();
         for &bucket in buckets {
             let (graph, options) = step_plan_source(&config, networks, &layout, bucket, device.target());
@@ -376,7 +379,11 @@ impl Session {
         let (loss_lm, loss_vra) = (lm.value(), vra.value());
         let norms: Vec<f64> = self.floats(norms)?.into_iter().map(f64::from).collect();
         let is_usable = |norm: f64| norm.is_finite() && norm < f64::from(update_graph::HUGE);
-        let groups = self.layout.groups.iter().map(|group| group.name().to_owned());
+        let mut groups: BTreeMap<String, f64> = BTreeMap::new();
+        for (group, norm) in self.layout.groups.iter().zip(&norms[2..]) {
+            let known = groups.entry(group.name().to_owned()).or_default();
+            *known = known.hypot(*norm);
+        }
         Ok(Outcome {
             step,
             loss: loss_lm + self.vra_weight.at(step) * loss_vra,
@@ -389,7 +396,7 @@ impl Session {
             supervised_tokens: current.supervised,
             skipped: !(is_usable(norms[0]) && is_usable(norms[1]) && is_usable(norms[0] + norms[1])),
             loss_vra_layers: layers.iter().map(|(layer, mean)| (*layer, mean.value())).collect(),
-            grad_norm_groups: groups.zip(norms[2..].iter().copied()).collect(),
+            grad_norm_groups: groups,
             padding_share: 1.0 - current.tokens as f64 / current.positions.max(1) as f64,
             device_bytes: self.device.memory().live_bytes,
         })

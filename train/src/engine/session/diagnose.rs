@@ -16,6 +16,7 @@ use super::{Session, micro_batch_inputs};
 use crate::data::MicroBatch;
 use crate::engine::bundle::Bundle;
 use crate::engine::layout::Flat;
+use crate::engine::stored::storage_types;
 use crate::engine::{step_graph, update_graph};
 use crate::error::Result;
 
@@ -82,7 +83,8 @@ impl Session {
         let (mut graph, landmarks) = step_graph::build_whole(&self.config, networks, shape);
         let watched = watch(&mut graph, landmarks);
 
-        let options = Options { places: self.layout.places(), ..Options::new(self.device.target().clone()) };
+        let storage = storage_types(&self.config, &graph);
+        let options = Options { places: self.layout.places(), storage, ..Options::new(self.device.target().clone()) };
         let plan = compile(&graph, &options)?;
         let counts = self.device.buffer(COUNTS, (watched.len() as u64 * 4).next_multiple_of(16))?;
         let mut extra: HashMap<&str, Buffer> = HashMap::from([(COUNTS, counts.clone())]);

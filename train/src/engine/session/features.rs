@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::data::Bucket;
 use crate::engine::bundle::Networks;
 use crate::engine::step_graph;
+use crate::engine::stored::storage_types;
 use crate::error::Result;
 use crate::measure::Profiler;
 
@@ -29,8 +30,12 @@ pub(crate) fn sources(
     target: &Target,
 ) -> Vec<(usize, Graph, Options)> {
     let counts: BTreeSet<usize> = buckets.iter().map(|bucket| bucket.images).filter(|&images| images > 0).collect();
-    let graph = |images| step_graph::build_features(config, networks, images);
-    counts.into_iter().map(|images| (images, graph(images), Options::new(target.clone()))).collect()
+    let source = |images| {
+        let graph = step_graph::build_features(config, networks, images);
+        let storage = storage_types(config, &graph);
+        (images, graph, Options { storage, ..Options::new(target.clone()) })
+    };
+    counts.into_iter().map(source).collect()
 }
 
 /// The plans of the frozen networks, and what they have yielded.

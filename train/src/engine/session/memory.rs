@@ -7,7 +7,8 @@ use viral_runtime::{Buffer, Device, SlotPool};
 
 use crate::engine::init::Contents;
 use crate::engine::layout::{Flat, Layout};
-use crate::error::{Error, Result};
+use crate::engine::stored::upload;
+use crate::error::Result;
 
 /// Allocates the flat buffers and gives trained tensors their first values.
 pub(super) fn allocate_state(
@@ -50,11 +51,8 @@ pub(super) fn allocate_ports(
     for port in &plan.state {
         let name = buffer_name(plan, port);
         if !buffers.contains_key(&name) {
-            let values = contents.frozen(&port.name, &port.ty)?;
-            if values.len() != port.ty.len() {
-                return Err(Error::internal("a tensor has another size than its graph", port.name.clone()));
-            }
-            buffers.insert(name.clone(), device.buffer_with(&name, bytemuck::cast_slice(&values))?);
+            let buffer = upload(contents, device, &name, &port.name, &port.ty)?;
+            buffers.insert(name, buffer);
         }
     }
     Ok(())

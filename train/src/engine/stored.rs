@@ -1,0 +1,111 @@
+//! How frozen tensors are stored on the device, and how their content gets there.
+
+use std::collections::BTreeMap;
+
+use viral_compiler::Graph;
+use viral_compiler::ir::LeafKind;
+use viral_compiler::storage;
+use viral_compiler::types::{DType, TensorType};
+use viral_model::graph::{LeafSource, Origin};
+use viral_runtime::{Buffer, Device};
+
+use super::init::Contents;
+use crate::config::{Base, Config, Precision};
+use crate::error::{Error, Result};
+
+/// Elements that are converted and uploaded at a time; whole blocks of every storage type.
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// The storage types of the frozen tensors of a graph that are not kept as f32.
+///
+/// `model.base` is about the matrices of the language model. Types with scales would cost tables of tokens and the vision
+/// networks more precision than they save memory: those are bf16 then. Vectors, convolutions, computed tables and what a run
+/// adds to the model are f32.
+pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
+    let base = base(config);
+    let other = if base.has_scales() { DType::BF16 } else { base };
+    let weights = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Weight);
+    let stored = weights.filter_map(|leaf| {
+        let is_loaded = matches!(
+            LeafSource::of(leaf.name),
+            LeafSource::Tensor { origin: Origin::Model | Origin::Teacher, .. }
+        );
+        let is_linear = leaf.name.starts_with("model.language_model.layers.");
+        let dtype = if is_linear && base.can_store(&leaf.ty.shape) { base } else { other };
+        let fits = is_loaded && leaf.ty.rank() == 2 && dtype.is_storage();
+        fits.then(|| (leaf.name.to_owned(), dtype))
+    });
+    stored.collect()
+}
+
+/// What the matrices of the language model are stored as.
+fn base(config: &Config) -> DType {
+    match (config.model.base, config.train.precision) {
+        (Base::F32, _) | (Base::Auto, Precision::F32) => DType::F32,
+        (Base::Bf16, _) | (Base::Auto, Precision::Bf16) => DType::BF16,
+        (Base::F16, _) | (Base::Auto, Precision::F16) => DType::F16,
+        (Base::Q8, _) => DType::Q8,
+        (Base::Nf4, _) => DType::NF4,
+    }
+}
+
+/// A new buffer with a frozen tensor, in its type. Whatever its size, only a piece of it is in host memory at a time.
+pub(crate) fn upload(contents: &dyn Contents, device: &Device, buffer: &str, name: &str, ty: &TensorType) -> Result<Buffer> {
+    let buffer = device.buffer(buffer, ty.bytes())?;
+    let mut writer = Writer { device, buffer: &buffer, ty, rest: Vec::new(), at: 0 };
+    contents.frozen(name, ty, &mut |values| writer.take(values))?;
+    writer.finish(name)?;
+    Ok(buffer)
+}
+
+/// Converts and writes a tensor piece by piece.
+struct Writer<'d> {
+    device: &'d Device,
+    buffer: &'d Buffer,
+    ty: &'d TensorType,
+    /// Elements that do not fill a block yet.
+    rest: Vec<f32>,
+    /// Elements written.
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn take(&mut self, mut values: &[f32]) -> Result<()> {
+        if !self.rest.is_empty() {
+            let missing = (DType::BLOCK - self.rest.len()).min(values.len());
+            self.rest.extend(&values[..missing]);
+            values = &values[missing..];
+            if self.rest.len() == DType::BLOCK {
+                let block = std::mem::take(&mut self.rest);
+                self.write(&block)?;
+            }
+        }
+        let (blocks, rest) = values.split_at(values.len() / DType::BLOCK * DType::BLOCK);
+        self.rest.extend(rest);
+        blocks.chunks(PIECE).try_for_each(|piece| self.write(piece))
+    }
+
+    fn write(&mut self, values: &[f32]) -> Result<()> {
+        let dtype = self.ty.dtype;
+        let bytes = storage::encode(dtype, values);
+        let (elements, scales) = bytes.split_at(dtype.element_bytes(values.len()) as usize);
+        self.device.write(self.buffer, dtype.element_bytes(self.at), elements)?;
+        if !scales.is_empty() {
+            let first = 4 * (self.at / DType::BLOCK) as u64;
+            self.device.write(self.buffer, dtype.element_bytes(self.ty.len()) + first, scales)?;
+        }
+        self.at += values.len();
+        Ok(())
+    }
+
+    fn finish(mut self, name: &str) -> Result<()> {
+        let rest = std::mem::take(&mut self.rest);
+        if !rest.is_empty() {
+            self.write(&rest)?;
+        }
+        if self.at == self.ty.len() {
+            return Ok(());
+        }
+        Err(Error::internal("a tensor has another size than its graph", name))
+    }
+}
