@@ -23,6 +23,8 @@ pub struct Options {
     pub skip: BTreeSet<Pass>,
     /// Storage types of frozen tensors by name; the others are stored as they are computed with.
     pub storage: BTreeMap<String, DType>,
+    /// What kernels keep in memory for one another: `f32`, or a storage type without scales.
+    pub activations: DType,
     /// What the backward pass computes again.
     pub remat: Remat,
     /// Whether composites that have a hand-tuned kernel are computed by it; by their expansions otherwise.
@@ -37,6 +39,7 @@ impl Options {
             places: HashMap::new(),
             skip: BTreeSet::new(),
             storage: BTreeMap::new(),
+            activations: DType::F32,
             remat: Remat::None,
             fused: true,
         }
@@ -109,6 +112,11 @@ pub fn compile_traced(
             verified(pass.name(), &graph)?;
             trace(pass.name(), &graph);
         }
+    }
+    if options.activations.is_storage() {
+        graph = lower::narrowed(&graph, options.activations, &options.target);
+        verified("precision", &graph)?;
+        trace("precision", &graph);
     }
     let (graph, memory, steps) = launches(graph, options)?;
     let slots = memory::assign(&graph, &steps, &memory);

@@ -6,6 +6,14 @@
 use crate::ir::{Graph, Value};
 use crate::types::DType;
 
+/// Ends the names of gradients.
+const MARK: &str = ".grad";
+
+/// Whether a value belongs to the backward half of a graph, as far as its name tells.
+pub(crate) fn is_gradient(graph: &Graph, value: Value) -> bool {
+    graph.name(value).is_some_and(|name| name.ends_with(MARK))
+}
+
 /// What a gradient rule sees: the node, the gradient of its result, and which arguments want one.
 pub struct Backward<'g> {
     /// The graph that the rule adds nodes to.
@@ -63,7 +71,8 @@ pub fn gradients(graph: &mut Graph, loss: Value, wanted: &[Value]) -> Vec<Option
         let (Some(dy), true) = (grads[index], on_path[index]) else { continue };
         let value = Value::from_index(index);
         let node = graph.node(value).clone();
-        let name = graph.name(value).map(|n| if n.ends_with(".grad") { n.to_owned() } else { format!("{n}.grad") });
+        let is_second = is_gradient(graph, value);
+        let name = graph.name(value).map(|n| if is_second { n.to_owned() } else { format!("{n}{MARK}") });
         let mask: Vec<bool> = node.args.iter().map(|a| on_path[a.index()]).collect();
         graph.named(name, |graph| {
             let mut cx =

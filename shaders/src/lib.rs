@@ -35,5 +35,8 @@ pub use target::{DeviceClass, Target};
 /// Functions of one element that WGSL lacks (`erf`, `uniform01`), over the aliases `F` and `U`.
 pub const MATH: &str = include_str!("../lib/math.wgsl");
 
+/// `rounded_bf16`, `packed_bf16` and so on, over the aliases `F` and `U`: what storing in a narrower type takes.
+pub const ROUND: &str = include_str!("../lib/round.wgsl");
+
 /// `wg_sum` and `wg_max`: one number out of one number per work item, over the constant `ROW_LANES`.
 pub const ROW_REDUCE: &str = include_str!("../lib/row_reduce.wgsl");

@@ -162,7 +162,14 @@ fn products_with_a_hook_translate_everywhere() {
         for form in Form::ALL {
             for (vec4, cell) in [(true, "vec4<f32>"), (false, "f32")] {
                 for skew in Skew::ALL {
-                    let spec = Spec { form, storage: [Storage::F32; 2], vec4, accumulate: false, skew, hook: Some(hook(cell)) };
+                    let spec = Spec {
+                        form,
+                        storage: [Storage::F32; 2],
+                        vec4,
+                        accumulate: false,
+                        skew,
+                        hook: Some(hook(cell)),
+                    };
                     let kernel = gemm::kernel(&spec, &target);
                     assert_eq!(check::translate_everywhere(&kernel), Ok(()));
                     assert!(kernel.name.ends_with("_bias"), "{}", kernel.name);

@@ -17,10 +17,13 @@ use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ir::LeafKind;
 use viral_compiler::passes::{Pass, Remat};
 use viral_compiler::tensor::Tensor;
+use viral_compiler::types::DType;
 use viral_compiler::{Graph, Options, Placement, Target};
 
 /// Largest difference of an element relative to the largest element of the tensor.
 const BAR: f64 = 2e-3;
+/// The same where values between kernels are rounded to 8 bits: a last digit of f32 may decide in which direction.
+const ROUNDED_BAR: f64 = 2e-2;
 
 #[test]
 fn random_graphs_agree_with_the_interpreter() {
@@ -55,10 +58,11 @@ fn seeds() -> Range<u64> {
 fn variants(seed: u64, graph: &Graph) -> Vec<(&'static str, Options)> {
     let own = || Options::new(device().target().clone());
     let mut variants = vec![("as usual", own())];
-    variants.push(match seed % 4 {
+    variants.push(match seed % 5 {
         0 => ("without simplification", Options { skip: BTreeSet::from([Pass::Simplify]), ..own() }),
         1 => ("for hardware in general", Options::new(Target::baseline())),
-        2 => ("in flat buffers", Options { places: flat(graph), ..own() }),
+        2 => ("with activations in bf16", Options { activations: DType::BF16, ..own() }),
+        3 => ("in flat buffers", Options { places: flat(graph), ..own() }),
         _ => ("with rematerialisation", Options { remat: Remat::Block, ..own() }),
     });
     variants
@@ -84,10 +88,15 @@ fn flat(graph: &Graph) -> HashMap<String, Placement> {
 
 /// Compares every pass's result with the graph, by the interpreter, and the device's with the interpreter's.
 fn check(made: &Made, options: &Options) -> Result<(), String> {
-    let expected = evaluate_outputs(&made.graph, &made.leaves)?;
+    let mut expected = evaluate_outputs(&made.graph, &made.leaves)?;
     let mut wrong = None;
     let plan = compile_traced(&made.graph, options, &mut |pass, graph: &Graph| {
-        let result = evaluate_outputs(graph, &made.leaves).and_then(|results| compare(&results, &expected, 1e-9));
+        let results = evaluate_outputs(graph, &made.leaves);
+        // Rounding changes numbers; the device is to round at the same places.
+        if let ("precision", Ok(results)) = (pass, &results) {
+            expected.clone_from(results);
+        }
+        let result = results.and_then(|results| compare(&results, &expected, 1e-9));
         if let (Err(error), None) = (result, &wrong) {
             wrong = Some(format!("pass `{pass}`: {error}"));
         }
@@ -95,7 +104,8 @@ fn check(made: &Made, options: &Options) -> Result<(), String> {
     wrong.map_or(Ok(()), Err)?;
     plan.map_err(|error| error.to_string())?;
     let results = support::run(&made.graph, &made.leaves, options);
-    compare(&results, &expected, BAR).map_err(|error| format!("device: {error}"))
+    let bar = if options.activations.is_storage() { ROUNDED_BAR } else { BAR };
+    compare(&results, &expected, bar).map_err(|error| format!("device: {error}"))
 }
 
 fn compare(results: &HashMap<String, Tensor>, expected: &HashMap<String, Tensor>, bar: f64) -> Result<(), String> {

@@ -21,7 +21,6 @@ use super::views::through_view;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
 use crate::passes::remat::RECOMPUTE;
-use crate::types::DType;
 
 /// Index of a group.
 pub(crate) type GroupId = usize;
@@ -338,7 +337,7 @@ impl Clusters {
             (kind @ Kind::Row { rows, .. }, Kind::Map { size }) if size == rows => kind,
             // Products are stored as reals, and so is all that their kernels write.
             (kind @ Kind::Product { rows, columns }, Kind::Map { size })
-                if size == rows * columns && graph.ty(value).dtype == DType::F32 =>
+                if size == rows * columns && graph.ty(value).dtype.storage().is_some() =>
             {
                 kind
             }

@@ -8,6 +8,7 @@ mod affine;
 mod body;
 mod cluster;
 mod emit;
+mod narrowed;
 mod single;
 mod views;
 
@@ -20,6 +21,8 @@ use crate::ops::{Class, Op};
 use affine::Affine;
 use body::{Body, ExprKind, Obstacle};
 use cluster::{Clusters, GroupId, Hints, Kind};
+
+pub(crate) use narrowed::narrowed;
 
 /// One kernel launch over values in memory.
 #[derive(Clone, Debug)]
@@ -194,6 +197,11 @@ fn lower_group(
     let computed = members.iter().rev().map(|&member| &graph.node(member).op).find(|op| op.class() != Class::View);
     let name = format!("{}_{}", kind_name(kind), computed.map_or("copy", Op::name));
     let emitted = emit::emit(graph, &body, kind, name, &|v| memory.of(v), &|a, b| memory.share_buffer(a, b), target);
+    // By itself such a value can be stored, or else as a copy of what is in memory.
+    let emitted = emitted.map_err(|value| match members.len() {
+        1 => Obstacle::NeedsMemory(graph.node(value).args[0]),
+        _ => Obstacle::NeedsGroup(value),
+    })?;
     if emitted.bindings.len() > target.max_storage_buffers as usize {
         // Too many inputs and results together: the last member leaves, or what is computed on its way is stored.
         let inputs = target.max_storage_buffers as usize - 1;

@@ -188,7 +188,7 @@ impl std::fmt::Display for Op {
 
 registry! {
     "leaf": { input::Input, weight::Weight, param::Param, state::State, constant::Constant, iota::Iota }
-    "unary": { neg::Neg, exp::Exp, log::Log, sqrt::Sqrt, recip::Recip, sin::Sin, cos::Cos, erf::Erf, tanh::Tanh, sigmoid::Sigmoid, cast::Cast }
+    "unary": { neg::Neg, exp::Exp, log::Log, sqrt::Sqrt, recip::Recip, sin::Sin, cos::Cos, erf::Erf, tanh::Tanh, sigmoid::Sigmoid, cast::Cast, narrow::Narrow }
     "binary": { add::Add, sub::Sub, mul::Mul, div::Div, maximum::Maximum, less::Less, equal::Equal, uniform::Uniform }
     "ternary": { select::Select }
     "reduction": { sum::Sum, reduce_max::ReduceMax }

@@ -8,8 +8,8 @@ mod simplify;
 mod split;
 mod storage;
 
-pub use split::rows_name;
 pub use remat::{BLOCK, Remat};
+pub use split::rows_name;
 
 use std::collections::BTreeSet;
 
@@ -104,6 +104,11 @@ pub(crate) fn set_aside(graph: &Graph, value: Value) -> Graph {
 /// Builds a graph anew from what its outputs need, one node at a time: `rule` gets the node with its arguments in the new
 /// graph and returns the value that stands for it. Names survive.
 fn rebuild(graph: &Graph, mut rule: impl FnMut(&mut Graph, &Node) -> Value) -> Graph {
+    rebuild_with(graph, |result, _, node| rule(result, node))
+}
+
+/// As [`rebuild`]; `rule` also gets the value that the node was.
+pub(crate) fn rebuild_with(graph: &Graph, mut rule: impl FnMut(&mut Graph, Value, &Node) -> Value) -> Graph {
     let live = graph.live();
     let mut result = Graph::new();
     let mut mapped: Vec<Option<Value>> = vec![None; graph.len()];
@@ -111,7 +116,7 @@ fn rebuild(graph: &Graph, mut rule: impl FnMut(&mut Graph, &Node) -> Value) -> G
         let mut node = graph.node(value).clone();
         node.args = node.args.iter().filter_map(|a| mapped[a.index()]).collect();
         let name = graph.name(value).map(str::to_owned);
-        mapped[value.index()] = Some(result.named(name, |result| rule(result, &node)));
+        mapped[value.index()] = Some(result.named(name, |result| rule(result, value, &node)));
     }
     for (name, value) in graph.outputs() {
         if let Some(value) = mapped[value.index()] {

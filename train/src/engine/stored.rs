@@ -26,10 +26,8 @@ pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, 
     let other = if base.has_scales() { DType::BF16 } else { base };
     let weights = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Weight);
     let stored = weights.filter_map(|leaf| {
-        let is_loaded = matches!(
-            LeafSource::of(leaf.name),
-            LeafSource::Tensor { origin: Origin::Model | Origin::Teacher, .. }
-        );
+        let is_loaded =
+            matches!(LeafSource::of(leaf.name), LeafSource::Tensor { origin: Origin::Model | Origin::Teacher, .. });
         let is_linear = leaf.name.starts_with("model.language_model.layers.");
         let dtype = if is_linear && base.can_store(&leaf.ty.shape) { base } else { other };
         let fits = is_loaded && leaf.ty.rank() == 2 && dtype.is_storage();
@@ -50,7 +48,13 @@ fn base(config: &Config) -> DType {
 }
 
 /// A new buffer with a frozen tensor, in its type. Whatever its size, only a piece of it is in host memory at a time.
-pub(crate) fn upload(contents: &dyn Contents, device: &Device, buffer: &str, name: &str, ty: &TensorType) -> Result<Buffer> {
+pub(crate) fn upload(
+    contents: &dyn Contents,
+    device: &Device,
+    buffer: &str,
+    name: &str,
+    ty: &TensorType,
+) -> Result<Buffer> {
     let buffer = device.buffer(buffer, ty.bytes())?;
     let mut writer = Writer { device, buffer: &buffer, ty, rest: Vec::new(), at: 0 };
     contents.frozen(name, ty, &mut |values| writer.take(values))?;

@@ -151,6 +151,9 @@ impl Emitter<'_> {
         if dtype == DType::Bool {
             value = format!("select(U(0u), U(1u), {value})");
         }
+        if dtype.is_storage() {
+            value = format!("packed_{dtype}({value})");
+        }
         if self.is_wide(memory, &store.at) {
             return format!("{}{binding}[({position}) >> 2u] = {value};\n", self.names.buffer);
         }

@@ -21,12 +21,13 @@ pub(crate) struct EmittedHook {
 const NAMES: Names = Names { word: "h", buffer: "hook_b" };
 
 /// The epilogue that computes `body` at every cell and returns `result`, which the product's own kernel stores; other
-/// results are stored by the hook. `None` where the body cannot be computed in cells of four elements and `vec4` asks for them.
+/// results are stored by the hook. Without a result of its own the kernel stores the product, for nobody. `None` where the body
+/// cannot be computed in cells of four elements and `vec4` asks for them, or a storage type does, which is stored by fours.
 pub(crate) fn hook(
     graph: &Graph,
     body: &Body,
     name: String,
-    result: Value,
+    result: Option<Value>,
     vec4: bool,
     memory: &dyn Fn(Value) -> Value,
     target: &Target,
@@ -36,7 +37,10 @@ pub(crate) fn hook(
         return None;
     }
     emitter.width = if vec4 { 4 } else { 1 };
-    emitter.bind_all(Some(result));
+    if emitter.stores_by_fours().is_some_and(|_| !vec4) {
+        return None;
+    }
+    emitter.bind_all(result);
     let (rows, rank) = (body.parts[0], body.dims.len());
     let mut main = String::from(
         "let row = ((at.batch.x * p.batch1 + at.batch.y) * p.batch2 + at.batch.z) * p.m + at.row;\nlet cell = at.column;\n",
@@ -45,15 +49,14 @@ pub(crate) fn hook(
     main += &emitter.unflatten("cell", rows..rank, true);
     let roots: Vec<ExprId> = body.stores.iter().map(|store| store.expr).collect();
     main += &emitter.define_all(&roots, |_| true);
-    let mut returned = None;
+    let mut returned = "value".to_owned();
     for (index, store) in body.stores.iter().enumerate() {
-        if store.value == result {
-            returned = Some(store.expr);
+        if Some(store.value) == result {
+            returned = format!("e{}", store.expr);
         } else {
             main += &emitter.store(index);
         }
     }
-    let returned = returned?;
     let access: Vec<Access> = emitter
         .bindings
         .iter()
@@ -64,8 +67,8 @@ pub(crate) fn hook(
         .collect();
     let mut wgsl = emitter.aliases();
     wgsl += &emitter.declarations(&access, Hook::BINDING);
-    wgsl += emitter.functions(&main);
-    let _ = writeln!(wgsl, "fn epilogue(value: Cell, at: At) -> Cell {{\n{main}return e{returned};\n}}");
+    wgsl += &emitter.functions(&main);
+    let _ = writeln!(wgsl, "fn epilogue(value: Cell, at: At) -> Cell {{\n{main}return {returned};\n}}");
     Some(EmittedHook {
         hook: Hook { name, wgsl, bindings: access, param_words: emitter.params.len() as u32 },
         params: emitter.params,

@@ -35,7 +35,8 @@ pub(crate) struct Emitted {
 }
 
 /// Emits a body. `memory` says which value's memory holds another: an output that replaces a state tensor lives where the
-/// state does. `shares_buffer` tells whether two values lie in one external buffer.
+/// state does. `shares_buffer` tells whether two values lie in one external buffer. Fails with a stored value that only fours
+/// of neighbours can hold where the body cannot be computed so.
 pub(crate) fn emit(
     graph: &Graph,
     body: &Body,
@@ -44,10 +45,12 @@ pub(crate) fn emit(
     memory: &dyn Fn(Value) -> Value,
     shares_buffer: &dyn Fn(Value, Value) -> bool,
     target: &Target,
-) -> Emitted {
+) -> Result<Emitted, Value> {
     let mut emitter = Emitter::new(graph, body, memory, target, Names::KERNEL);
     if emitter.can_be_wide() {
         emitter.width = 4;
+    } else if let Some(value) = emitter.stores_by_fours() {
+        return Err(value);
     }
     emitter.bind_all(None);
     let (text, workgroup, groups) = match kind {
@@ -75,12 +78,12 @@ pub(crate) fn emit(
         workgroup,
         requires: Requirements::default(),
     };
-    Emitted {
+    Ok(Emitted {
         kernel,
         params: emitter.params,
         groups,
         bindings: emitter.bindings.into_iter().map(|(value, _)| value).collect(),
-    }
+    })
 }
 
 struct Emitter<'b> {
@@ -178,6 +181,12 @@ impl<'b> Emitter<'b> {
         self.body.dims[inner].is_multiple_of(4) && guards && stores
     }
 
+    /// A stored value whose type only whole words of memory can hold, and so only fours of neighbours.
+    fn stores_by_fours(&self) -> Option<Value> {
+        let mut stored = self.body.stores.iter().map(|store| store.value);
+        stored.find(|&value| self.graph.ty(value).dtype.is_storage())
+    }
+
     /// Whether the access moves four neighbours as one `vec4`.
     fn is_wide(&self, value: Value, at: &Affine) -> bool {
         let Some(inner) = self.inner else { return false };
@@ -192,7 +201,7 @@ impl<'b> Emitter<'b> {
         }
         text += "}\n@group(0) @binding(0) var<uniform> p: Params;\n";
         text += &self.declarations(access, 1);
-        text += self.functions(main);
+        text += &self.functions(main);
         text += Storage::functions(main);
         if is_row {
             let _ = writeln!(text, "const ROW_LANES = {}u;", workgroup[0]);
@@ -241,8 +250,10 @@ impl<'b> Emitter<'b> {
     }
 
     /// The library functions that the statements call, but for those that read storage types.
-    fn functions(&self, main: &str) -> &'static str {
-        if main.contains("erf(") || main.contains("uniform01(") { viral_shaders::MATH } else { "" }
+    fn functions(&self, main: &str) -> String {
+        let math = if main.contains("erf(") || main.contains("uniform01(") { viral_shaders::MATH } else { "" };
+        let round = if main.contains("rounded_") || main.contains("packed_") { viral_shaders::ROUND } else { "" };
+        [math, round].concat()
     }
 }
 

@@ -31,7 +31,9 @@ impl Context<'_> {
             return Err(Obstacle::NeedsGroup(last));
         }
         let body = Body::new(self.graph, self.clusters, group, stored)?;
-        let result = body.stores.last().map_or(self.value, |store| store.value);
+        // The kernel's own result is f32; what else there is the hook stores.
+        let is_f32 = |value: &Value| !self.graph.ty(*value).dtype.is_storage();
+        let result = body.stores.iter().map(|store| store.value).filter(is_f32).next_back();
         let computed = group.members.iter().rev().map(|&member| &self.graph.node(member).op);
         let name = computed.into_iter().find(|op| op.class() != Class::View).map_or("copy", Op::name).to_owned();
         let memory = |value| self.memory.of(value);
@@ -41,7 +43,7 @@ impl Context<'_> {
             return Err(Obstacle::NeedsGroup(last));
         }
         product.spec.hook = Some(hook.hook);
-        let mut step = self.launch(product, result, target);
+        let mut step = self.launch(product, result.unwrap_or(self.value), target);
         step.params.extend(hook.params);
         step.bindings.extend(hook.bindings);
         let loads = body.exprs.iter().filter_map(|expr| match expr.kind {
@@ -53,7 +55,8 @@ impl Context<'_> {
                 step.reads.push(load);
             }
         }
-        step.writes = body.stores.iter().map(|store| store.value).collect();
+        let scratch = if result.is_none() { Some(self.value) } else { None };
+        step.writes = body.stores.iter().map(|store| store.value).chain(scratch).collect();
         step.traffic = step.reads.iter().chain(&step.writes).map(|&value| self.graph.ty(value).bytes()).sum();
         let operations = body.exprs.iter().filter(|expr| matches!(expr.kind, ExprKind::Apply { .. })).count();
         step.flops += (operations * self.graph.ty(self.value).len()) as u64;
