@@ -37,6 +37,12 @@ SAM = {
 PARTS = {
     "text": {
         "vicuna": TEXT | {"model_type": "llama", "num_attention_heads": 3, "num_key_value_heads": 3, "rms_norm_eps": 1e-5, "rope_theta": 10000.0},
+        # Rows are whole blocks of the storage types that share scales.
+        "blocks": TEXT
+        | {
+            "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        },
         "qwen2.5": TEXT | {"model_type": "qwen2", "num_attention_heads": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1e6},
         # A small Qwen2.5: its head is the embedding table, and the vocabulary is as large as it is.
         "qwen2.5-tied": TEXT
@@ -150,7 +156,11 @@ def train(case: Path, teacher: dict) -> dict:
     config = read_config(case / "config.toml")
     config["model"]["adapter"] = None
     torch.manual_seed(0)
-    trainer = Trainer(config, teacher=fill_teacher(teacher))
+    return probe_training(Trainer(config, teacher=fill_teacher(teacher)))
+
+
+def probe_training(trainer: Trainer) -> dict:
+    """As `train`, from tensors with contents by name."""
     parameters = trainer.network.trainable()
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -20,6 +20,7 @@ from data import IGNORE
 from network import Network
 from objectives import write_objectives
 from positions import write_positions
+from precision import write_precision
 from tiling import write_tiling
 from toys import write_adapter
 from trainer import Trainer, read_config
@@ -43,6 +44,7 @@ def main() -> None:
             write_expected(root / case.name, case)
         write_objectives(root / "objectives")
         write_networks(root / "networks", root / BASE)
+        write_precision(root / "networks", root / BASE)
         write_tiling(root / "networks")
         write_positions(root / "networks")
         if check:
@@ -148,7 +150,7 @@ def compare(ours: Path, theirs: Path) -> None:
             assert set(x) == set(y), name
             for key in x:
                 assert (x[key] - y[key]).norm() <= TOLERANCE * y[key].norm(), f"{name}: {key}"
-        elif name.name in ("expected.json", "cases.json", "tiling.json", "positions.json"):
+        elif name.name in ("expected.json", "cases.json", "precision.json", "tiling.json", "positions.json"):
             assert close(json.loads(a.read_text()), json.loads(b.read_text())), name
         else:
             assert a.read_bytes() == b.read_bytes(), name

@@ -30,9 +30,14 @@ pub(crate) struct Combination {
 }
 
 impl Combination {
-    /// Every case, its models and its starting adapter written.
+    /// Every combination, its models and its starting adapter written.
     pub(crate) fn all() -> Vec<Self> {
-        let cases = read("cases.json");
+        Self::in_file("cases.json")
+    }
+
+    /// Every case of a file.
+    pub(crate) fn in_file(file: &str) -> Vec<Self> {
+        let cases = read(file);
         let cases = cases.as_object().unwrap().iter();
         cases.map(|(name, expected)| Self::write(name, expected)).collect()
     }

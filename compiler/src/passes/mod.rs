@@ -10,6 +10,7 @@ mod storage;
 
 pub use remat::{BLOCK, Remat};
 pub use split::rows_name;
+pub use storage::tables;
 
 use std::collections::BTreeSet;
 

@@ -269,7 +269,7 @@ sections! {
         /// Tokens of a sample, visual tokens included; longer samples are cut.
         max_length: usize = 2048, AT_LEAST_ONE;
         /// Storage of frozen weights and activations; arithmetic is f32 or better.
-        precision: Precision = Precision::F32;
+        precision: Precision = Precision::Bf16;
         /// Activations that are computed again in the backward pass to save memory.
         remat: Remat = Remat::Block;
         /// Start of every random stream.

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use super::keys::{Config, Key, SECTIONS};
 use super::setting::Kind;
-use super::validate::is_available;
 
 impl Config {
     /// Every key that is set, with its value, as TOML.
@@ -66,8 +65,7 @@ fn comment(key: &Key) -> Vec<String> {
     if let Kind::Choice(choices) = key.kind {
         let width = choices.iter().map(|choice| choice.name.len()).max().unwrap_or(0);
         for choice in choices {
-            let later = if is_available(&key.path(), choice.name) { "" } else { " Not yet available." };
-            lines.push(format!("  {:width$}  {}{later}", choice.name, choice.help));
+            lines.push(format!("  {:width$}  {}", choice.name, choice.help));
         }
     }
     lines

@@ -52,6 +52,7 @@ fn every_key_can_be_written_and_read() {
 path = "m"
 vision = "v"
 projector = "p"
+base = "nf4"
 adapter = "a"
 [vra]
 enabled = true
@@ -131,7 +132,7 @@ dir = "out"
     for key in keys::all() {
         let default = key.path() == "device.backend" || Config::default().get(key) != config.get(key);
         // No configuration can have all of these differ.
-        let exempt = ["vra.enabled", "residual.enabled", "train.stage", "train.precision"].contains(&&*key.path());
+        let exempt = ["vra.enabled", "residual.enabled", "train.stage"].contains(&&*key.path());
         assert!(default || exempt, "{} reads as its default", key.path());
     }
 }
@@ -152,7 +153,7 @@ fn the_commented_file_is_the_defaults_and_explains_every_key() {
         assert!(text.contains(key.help) && text.contains(&format!("{} = ", key.name)), "{}", key.path());
         assert!(!key.help.contains('\n') && key.help.len() < 110, "{}", key.path());
     }
-    assert!(text.contains("bf16  16-bit floats with the range of f32. Not yet available."), "{text}");
+    assert!(text.contains("bf16  16-bit floats with the range of f32."), "{text}");
 }
 
 #[test]
@@ -197,11 +198,6 @@ fn numbers_out_of_range_are_refused() {
     refused(parse("[train]\nbetas = [0.9, 1.0]"), &["`train.betas` cannot be 1", "below 1"]);
     refused(parse("[train]\neps = 0"), &["above 0"]);
     refused(parse("[lora]\ndropout = 1"), &["below 1"]);
-}
-
-#[test]
-fn what_this_version_cannot_do_is_refused_by_name() {
-    refused(parse("[train]\nprecision = \"bf16\""), &["`train.precision` = bf16", "not available", "available: f32"]);
 }
 
 #[test]
@@ -374,9 +370,7 @@ fn reference() -> String {
 
 fn meaning(key: &Key) -> String {
     let limit = if key.limit.text.is_empty() { String::new() } else { format!(" Must be {}.", key.limit.text) };
-    let choices = key.kind.choices().unwrap_or_default().iter().map(|choice| {
-        let later = if validate::is_available(&key.path(), choice.name) { "" } else { " Not yet available." };
-        format!("<br>`{}`: {}{later}", choice.name, choice.help)
-    });
+    let choices =
+        key.kind.choices().unwrap_or_default().iter().map(|choice| format!("<br>`{}`: {}", choice.name, choice.help));
     format!("{}{limit}{}", key.help, choices.collect::<String>()).replace('|', "\\|")
 }

@@ -1,4 +1,4 @@
-//! What a single key cannot check: ranges, values that this version cannot carry out, combinations, and paths.
+//! What a single key cannot check: ranges, combinations, and paths.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -8,21 +8,12 @@ use super::keys::{self, Config, Key};
 use super::values::{Method, Objective, ResidualPositions, ResidualSource, Stage, VraTarget};
 use crate::error::{Error, Kind, Result};
 
-/// Values that this version carries out. A key that is not listed supports every value it accepts.
-const AVAILABLE: &[(&str, &[&str])] = &[("train.precision", &["f32"])];
-
-/// Whether this version carries out `value` of the key called `path`.
-pub(super) fn is_available(path: &str, value: &str) -> bool {
-    AVAILABLE.iter().find(|(key, _)| *key == path).is_none_or(|(_, values)| values.contains(&value))
-}
-
 impl Config {
-    /// Checks ranges, availability and combinations. `origin` tells where a key was written, for messages.
+    /// Checks ranges and combinations. `origin` tells where a key was written, for messages.
     pub(super) fn check_values(&self, origin: &dyn Fn(&Key) -> String) -> Result<()> {
         for key in keys::all() {
             let Some(value) = self.get(key) else { continue };
             check_limit(key, &value, origin)?;
-            check_available(key, &value, origin)?;
         }
         self.check_combinations(origin)
     }
@@ -162,24 +153,6 @@ fn check_limit(key: &Key, value: &toml::Value, origin: &dyn Fn(&Key) -> String) 
     })
 }
 
-fn check_available(key: &Key, value: &toml::Value, origin: &dyn Fn(&Key) -> String) -> Result<()> {
-    let path = key.path();
-    let value = match value {
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let Some((_, available)) = AVAILABLE.iter().find(|(key, values)| *key == path && !values.contains(&&*value)) else {
-        return Ok(());
-    };
-    Err(Error {
-        kind: Kind::Config,
-        what: format!("`{path}` = {value} is not available in this version"),
-        place: origin(key),
-        why: "the value belongs to the format, but nothing carries it out yet".into(),
-        hint: format!("available: {}", available.join(", ")),
-    })
-}
-
 fn numbers(value: &toml::Value) -> Vec<f64> {
     match value {
         toml::Value::Integer(number) => vec![*number as f64],
@@ -230,19 +203,6 @@ fn missing(key: &str, path: &Path, kind: Kind, why: String, expected: &str) -> E
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn available_values_are_values_of_their_keys_and_defaults_are_available() {
-        let defaults = Config::default();
-        for (path, values) in AVAILABLE {
-            let key = keys::all().find(|key| key.path() == *path).unwrap_or_else(|| panic!("no key {path}"));
-            for value in *values {
-                let text = if key.kind.is_text() { format!("{value:?}") } else { (*value).to_string() };
-                assert!(Config::default().set(key, &text).is_ok(), "{path} does not accept {value}");
-            }
-            assert!(check_available(key, &defaults.get(key).unwrap(), &|_| String::new()).is_ok(), "{path}");
-        }
-    }
 
     #[test]
     fn defaults_are_within_their_limits() {

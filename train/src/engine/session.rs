@@ -22,7 +22,7 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions,
 use super::bundle::{Bundle, Networks};
 use super::init::Contents;
 use super::layout::{Entry, Flat, Layout, Rate};
-use super::stored::storage_types;
+use super::stored::{activation_type, storage_types};
 use super::{step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
@@ -97,7 +97,8 @@ pub(crate) fn step_plan_source(
     };
     let graph = step_graph::build(config, networks, shape);
     let storage = storage_types(config, &graph);
-    (graph, Options { places: layout.places(), storage, remat, ..Options::new(target.clone()) })
+    let activations = activation_type(config);
+    (graph, Options { places: layout.places(), storage, activations, remat, ..Options::new(target.clone()) })
 }
 
 /// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use viral_compiler::Graph;
-use viral_compiler::ir::LeafKind;
+use viral_compiler::passes::tables;
 use viral_compiler::storage;
 use viral_compiler::types::{DType, TensorType};
 use viral_model::graph::{LeafSource, Origin};
@@ -24,8 +24,7 @@ pub(crate) const PIECE: usize = 1 << 20;
 pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
     let base = base(config);
     let other = if base.has_scales() { DType::BF16 } else { base };
-    let weights = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Weight);
-    let stored = weights.filter_map(|leaf| {
+    let stored = tables(graph).filter_map(|leaf| {
         let is_loaded =
             matches!(LeafSource::of(leaf.name), LeafSource::Tensor { origin: Origin::Model | Origin::Teacher, .. });
         let is_linear = leaf.name.starts_with("model.language_model.layers.");
@@ -36,14 +35,24 @@ pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, 
     stored.collect()
 }
 
+/// What kernels keep in memory for one another.
+pub(crate) fn activation_type(config: &Config) -> DType {
+    match config.train.precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+        Precision::F16 => DType::F16,
+    }
+}
+
 /// What the matrices of the language model are stored as.
 fn base(config: &Config) -> DType {
-    match (config.model.base, config.train.precision) {
-        (Base::F32, _) | (Base::Auto, Precision::F32) => DType::F32,
-        (Base::Bf16, _) | (Base::Auto, Precision::Bf16) => DType::BF16,
-        (Base::F16, _) | (Base::Auto, Precision::F16) => DType::F16,
-        (Base::Q8, _) => DType::Q8,
-        (Base::Nf4, _) => DType::NF4,
+    match config.model.base {
+        Base::Auto => activation_type(config),
+        Base::F32 => DType::F32,
+        Base::Bf16 => DType::BF16,
+        Base::F16 => DType::F16,
+        Base::Q8 => DType::Q8,
+        Base::Nf4 => DType::NF4,
     }
 }
 

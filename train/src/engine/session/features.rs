@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::data::Bucket;
 use crate::engine::bundle::Networks;
 use crate::engine::step_graph;
-use crate::engine::stored::storage_types;
+use crate::engine::stored::{activation_type, storage_types};
 use crate::error::Result;
 use crate::measure::Profiler;
 
@@ -33,7 +33,8 @@ pub(crate) fn sources(
     let source = |images| {
         let graph = step_graph::build_features(config, networks, images);
         let storage = storage_types(config, &graph);
-        (images, graph, Options { storage, ..Options::new(target.clone()) })
+        let activations = activation_type(config);
+        (images, graph, Options { storage, activations, ..Options::new(target.clone()) })
     };
     counts.into_iter().map(source).collect()
 }

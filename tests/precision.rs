@@ -1,11 +1,15 @@
-//! Frozen tensors in storage types, and in parts: the device against the interpreter, which computes with the numbers that
-//! the storage holds.
+//! Numbers in fewer than 32 bits: frozen tensors in storage types, and in parts, against the interpreter, which computes with
+//! the numbers that the storage holds; codes against bitsandbytes; training against PyTorch.
 
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
 
-use support::{device, relative_error, run};
+use safetensors::SafeTensors;
+use serde_json::Value as Json;
+use support::combinations::{Combination, folder};
+use support::runs::Run;
+use support::{Comparison, device, relative_error, run};
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ops::Random;
 use viral_compiler::storage;
@@ -133,4 +137,60 @@ fn four_bit_codes_become_the_numbers_of_bitsandbytes_to_the_bit() {
     assert_eq!(port.ty.bytes(), bytes.len() as u64);
     let results = run(&graph, &HashMap::from([("x".to_owned(), stored)]), &options);
     assert_eq!(results["y"].data.iter().map(|&x| (x as f32).to_bits()).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn matrices_get_the_codes_and_scales_of_bitsandbytes() {
+    let content = std::fs::read(folder().join("nf4.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&content).unwrap();
+    for index in 0..3 {
+        let bytes = |name: &str| file.tensor(&format!("{index}.{name}")).unwrap().data().to_vec();
+        let matrix: Vec<f32> = bytes("matrix").as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+        let expected = [bytes("codes"), bytes("scales")].concat();
+        assert!(storage::encode(DType::NF4, &matrix) == expected, "{index}");
+        let numbers = storage::decode(DType::NF4, matrix.len(), &expected);
+        assert!(numbers.iter().flat_map(|x| x.to_le_bytes()).eq(bytes("numbers")), "{index}");
+    }
+}
+
+/// Largest difference of a loss or norm from PyTorch with the same numbers stored.
+const SAME: f64 = 1e-3;
+
+#[test]
+fn training_with_stored_numbers_follows_pytorch() {
+    let mut comparison = Comparison::default();
+    let cases: BTreeMap<String, Combination> =
+        Combination::in_file("precision.json").into_iter().map(|case| (case.name.clone(), case)).collect();
+    let curves = |name: &str| -> (Vec<[f64; 3]>, Vec<[f64; 3]>) {
+        let run = Run::new(&cases[name].config());
+        let found = run.metrics().iter().map(|step| [step.loss_lm, step.loss_vra, step.grad_norm]).collect();
+        (found, steps(&cases[name].expected))
+    };
+    for name in ["f32", "q8", "nf4"] {
+        let (found, expected) = curves(name);
+        assert_eq!(found.len(), expected.len());
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            for (figure, (found, expected)) in found.iter().zip(expected).enumerate() {
+                comparison.number(name, format!("{name}: figure {figure} of step {step}"), *found, *expected, SAME);
+            }
+        }
+    }
+    // Half precision rounds at other places than PyTorch does, which is as far from its own f32 as it is.
+    let (found, expected) = curves("bf16");
+    let exact = steps(&cases["f32"].expected);
+    for figure in 0..3 {
+        let apart = |a: &[[f64; 3]], b: &[[f64; 3]]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| (a[figure] - b[figure]).abs()).sum::<f64>() / a.len() as f64
+        };
+        let (ours, theirs) = (apart(&found, &expected), apart(&exact, &expected));
+        comparison.note("bf16", format!("figure {figure} in PyTorch's distances"), ours / theirs, 1.0);
+        assert!(apart(&found, &exact) > 0.0, "nothing was rounded");
+    }
+    comparison.finish();
+}
+
+/// Losses and gradient norm of each step.
+fn steps(case: &Json) -> Vec<[f64; 3]> {
+    let steps = case["steps"].as_array().unwrap().iter();
+    steps.map(|step| std::array::from_fn(|figure| step[figure].as_f64().unwrap())).collect()
 }
