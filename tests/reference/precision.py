@@ -3,7 +3,7 @@
 precision.json has the cases of combinations.py's form, all on one model, whose rows are whole blocks of 64:
 
 * `f32`: as it is;
-* `bf16`: frozen matrices rounded to bfloat16, products and what lies between them by torch.autocast;
+* `bf16`: everything is bfloat16 as in the original recipe, but for logits and their loss, and the optimiser's copy of what is trained;
 * `q8`, `nf4`: the language model's matrices quantised and dequantised, other frozen matrices rounded to bfloat16, arithmetic in f32.
 
 nf4.safetensors has matrices with the codes, scales and numbers that bitsandbytes makes of them.
@@ -14,13 +14,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from combinations import CONFIG, PARTS, dump, fill_teacher, probe_training, write_llava
 from network import Network, Output
@@ -30,14 +30,38 @@ TEXT, ENCODER, TEACHER = "blocks", "clip", "dinov2"
 LINEARS = re.compile(r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj(\.base_layer)?\.weight")
 
 
-class Autocast(Network):
-    def forward(self, *args) -> Output:
-        with torch.autocast("cpu", torch.bfloat16):
-            return super().forward(*args)
+class Bf16(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.bfloat16()
 
 
-class AutocastTrainer(Trainer):
-    network_type = Autocast
+class HalfNetwork(Network):
+    """All in bfloat16; trained tensors are f32 and rounded where they are used."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        trained = [
+            (module, name)
+            for module in self.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad
+        ]
+        self.bfloat16()
+        self.teacher.model.bfloat16()
+        self.llava.lm_head.register_forward_hook(lambda module, inputs, output: output.float())
+        for module, name in trained:
+            module.get_parameter(name).data = module.get_parameter(name).data.float()
+            register_parametrization(module, name, Bf16(), unsafe=True)
+
+    def tensors(self) -> dict[str, nn.Parameter]:
+        return {name.replace("parametrizations.", "").removesuffix(".original"): x for name, x in super().tensors().items()}
+
+    def forward(self, samples: list, pixels: list[Tensor | None], vra_weight: float) -> Output:
+        return super().forward(samples, [None if x is None else x.bfloat16() for x in pixels], vra_weight)
+
+
+class HalfTrainer(Trainer):
+    network_type = HalfNetwork
 
 
 def q8(x: Tensor) -> Tensor:
@@ -80,7 +104,7 @@ def write_precision(folder: Path, base: Path) -> None:
             for file in ("train.json", "images"):
                 (case / file).symlink_to((base / file).resolve())
             (case / "config.toml").write_text(plain)
-            trainer_type = AutocastTrainer if mode == "bf16" else Trainer
+            trainer_type = HalfTrainer if mode == "bf16" else Trainer
             settings = read_config(case / "config.toml")
             settings["model"]["adapter"] = None
             trainer = trainer_type(settings, teacher=fill_teacher(PARTS["teacher"][TEACHER]))
