@@ -185,7 +185,12 @@ fn training_with_stored_numbers_follows_pytorch() {
         };
         assert!(apart(&found, &exact) > 0.0, "nothing was rounded");
         let (ours, theirs) = (apart(&found, &expected), apart(&exact, &expected));
-        comparison.note("bf16, a figure", format!("figure {figure} in PyTorch's distances"), ours / theirs, 2f64.sqrt());
+        comparison.note(
+            "bf16, a figure",
+            format!("figure {figure} in PyTorch's distances"),
+            ours / theirs,
+            2f64.sqrt(),
+        );
         [ours / theirs, apart(&found, &exact) / theirs]
     });
     for (from, name) in ["PyTorch's bf16", "PyTorch's f32"].iter().enumerate() {

@@ -176,7 +176,8 @@ mod tests {
             Kernel { name: String::new(), wgsl: String::new(), bindings, param_words: 0, workgroup: [1; 3], requires };
         let bindings = reads.iter().chain(&writes).copied().collect();
         let (params, clears) = (Vec::new(), Vec::new());
-        Step { kernel, params, groups: [1; 3], bindings, reads, writes, clears, label, flops: 0, traffic: 0 }
+        let birth = writes[0];
+        Step { kernel, params, groups: [1; 3], bindings, reads, writes, clears, birth, label, flops: 0, traffic: 0 }
     }
 
     /// First and last step at which each value is in memory.

@@ -9,7 +9,8 @@ use crate::lower::{Failure, Memory, Step};
 /// Where that is impossible, because a reader of the old state needs the new one as well, the new one must be set aside.
 ///
 /// Among the steps that could come next, the one whose values were born first does: forward before backward, layer after
-/// layer, which is also how memory is freed early.
+/// layer, which is also how memory is freed early. What is computed counts, not what is stored: a product that is added to a
+/// gradient's state belongs where the product is, though the sum is written down at the end.
 pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, Failure> {
     let mut writer: HashMap<Value, usize> = HashMap::new();
     let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
@@ -31,7 +32,7 @@ pub(crate) fn schedule(steps: Vec<Step>, memory: &Memory) -> Result<Vec<Step>, F
     for (index, before) in before.iter().enumerate() {
         before.iter().for_each(|&earlier| after[earlier].push(index));
     }
-    let birth = |index: usize| (steps[index].writes.iter().min().copied(), index);
+    let birth = |index: usize| (steps[index].birth, index);
     let mut waiting: Vec<usize> = before.iter().map(BTreeSet::len).collect();
     let mut ready: BTreeSet<_> = (0..steps.len()).filter(|&index| waiting[index] == 0).map(birth).collect();
     let mut order = Vec::with_capacity(steps.len());

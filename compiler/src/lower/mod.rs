@@ -38,6 +38,8 @@ pub(crate) struct Step {
     pub(crate) writes: Vec<Value>,
     /// Values that must be zero before the launch.
     pub(crate) clears: Vec<Value>,
+    /// The first value that the launch computes, whether it is stored or not.
+    pub(crate) birth: Value,
     pub(crate) label: String,
     pub(crate) flops: u64,
     pub(crate) traffic: u64,
@@ -230,6 +232,7 @@ fn lower_group(
         reads,
         writes,
         clears: Vec::new(),
+        birth: first,
         label,
         flops: points * (operations + body.reductions.len() as u64),
         traffic,

@@ -67,6 +67,7 @@ impl Context<'_> {
             reads,
             writes: vec![value],
             clears: if clear { vec![value] } else { Vec::new() },
+            birth: value,
             label: self.graph.name(value).unwrap_or("").to_owned(),
             flops,
             traffic,
