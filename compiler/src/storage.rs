@@ -6,6 +6,8 @@
 //! | `f16` | 16-bit float of IEEE 754 | itself | 128 |
 //! | `q8` | a signed byte, -127 to 127 | byte · scale of the block | 68 |
 //! | `nf4` | a code of four bits | [`NF4`]\[code\] · scale of the block | 36 |
+//! | `f8s` | sign, 4 bits of exponent, 3 of mantissa | itself, up to 1 in magnitude; multiples of 2^-17 below 2^-14 | 64 |
+//! | `f8u` | 5 bits of exponent, 3 of mantissa | itself, from 0 to 1; multiples of 2^-33 below 2^-30 | 64 |
 //!
 //! A tensor is stored as its elements in row-major order, the first in the lowest bits, and then the scales of its blocks
 //! of 64 as 32-bit floats. Of two `nf4` codes that share a byte the first has the upper half, and a block's scale is its
@@ -65,6 +67,8 @@ pub fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
         DType::F32 | DType::I32 | DType::U32 | DType::Bool => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
         DType::F16 => values.iter().flat_map(|&x| f16::from_f32(in_range(x)).to_le_bytes()).collect(),
+        DType::F8S => values.iter().map(|&x| f8_code(x.abs(), F8S_BIAS) | u8::from(x < 0.0) << 7).collect(),
+        DType::F8U => values.iter().map(|&x| f8_code(x, F8U_BIAS)).collect(),
         DType::Q8 => blocks(values).flat_map(|block| block.map(|(x, scale)| q8_code(x, scale) as u8)).collect(),
         DType::NF4 => {
             let codes: Vec<u8> = blocks(values).flat_map(|block| block.map(|(x, max)| nf4_code(x, max))).collect();
@@ -90,6 +94,9 @@ pub fn decode(dtype: DType, len: usize, bytes: &[u8]) -> Vec<f32> {
         DType::F32 | DType::I32 | DType::U32 | DType::Bool => word(4 * i),
         DType::BF16 => bf16::from_le_bytes(half(i)).to_f32(),
         DType::F16 => f16::from_le_bytes(half(i)).to_f32(),
+        DType::F8S if byte(i) > 127 => -f8_value(byte(i) & 127, F8S_BIAS),
+        DType::F8S => f8_value(byte(i), F8S_BIAS),
+        DType::F8U => f8_value(byte(i), F8U_BIAS),
         DType::Q8 => f32::from(byte(i) as i8) * scale(i),
         DType::NF4 => NF4[usize::from(byte(i / 2) >> (4 * (1 - i % 2)) & 15)] * scale(i),
     };
@@ -103,7 +110,33 @@ pub fn round(dtype: DType, x: f32) -> f32 {
     match dtype {
         DType::BF16 => bf16::from_f32(x).to_f32(),
         DType::F16 => f16::from_f32(in_range(x)).to_f32(),
+        DType::F8S if x < 0.0 => -f8_value(f8_code(-x, F8S_BIAS), F8S_BIAS),
+        DType::F8S => f8_value(f8_code(x, F8S_BIAS), F8S_BIAS),
+        DType::F8U => f8_value(f8_code(x, F8U_BIAS), F8U_BIAS),
         DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Q8 | DType::NF4 => x,
+    }
+}
+
+/// What is added to the exponents of the 8-bit floats.
+const F8S_BIAS: u32 = 15;
+const F8U_BIAS: u32 = 31;
+
+/// The nearest 8-bit float, ties to even. Numbers out of range give the end that is nearer.
+fn f8_code(x: f32, bias: u32) -> u8 {
+    let x = x.clamp(0.0, 1.0);
+    if x < f32::from_bits((128 - bias) << 23) {
+        return (x * f32::from_bits((129 + bias) << 23)).round_ties_even() as u8;
+    }
+    let bits = x.to_bits();
+    let nearest = bits + 0x7_ffff + ((bits >> 20) & 1);
+    ((nearest >> 20) - ((127 - bias) << 3)) as u8
+}
+
+fn f8_value(code: u8, bias: u32) -> f32 {
+    let code = u32::from(code);
+    match code {
+        0..8 => code as f32 * f32::from_bits((125 - bias) << 23),
+        _ => f32::from_bits((code << 20) + ((127 - bias) << 23)),
     }
 }
 
@@ -178,6 +211,21 @@ mod tests {
                 assert!(block.iter().zip(stored).all(|(a, b)| (a - b).abs() <= bound), "{dtype}");
             }
         }
+    }
+
+    #[test]
+    fn eight_bit_floats_are_within_half_a_step_and_keep_one_and_zero() {
+        for (dtype, smallest) in [(DType::F8S, 2f32.powi(-14)), (DType::F8U, 2f32.powi(-30))] {
+            let values: Vec<f32> = (0..400).map(|i| 1.09f32.powi(-i)).chain([0.0, 1.0]).collect();
+            let stored = decode(dtype, values.len(), &encode(dtype, &values));
+            for (x, y) in values.iter().zip(&stored) {
+                assert!((x - y).abs() <= x.max(smallest) / 16.0, "{dtype}: {x} {y}");
+                assert_eq!(*y, round(dtype, *x), "{dtype}");
+                assert_eq!(*y, round(dtype, *y), "{dtype}");
+            }
+            assert_eq!(stored[400..], [0.0, 1.0]);
+        }
+        assert_eq!(decode(DType::F8S, 2, &encode(DType::F8S, &[-1.0, -0.3])), [-1.0, -0.3125]);
     }
 
     #[test]

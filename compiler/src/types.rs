@@ -27,12 +27,26 @@ pub enum DType {
     Q8,
     /// Blocks of 64 codes of four bits, for quantiles of a normal distribution, and a scale.
     NF4,
+    /// 8-bit float with a sign, for magnitudes up to 1.
+    F8S,
+    /// 8-bit float without a sign, for numbers from 0 to 1.
+    F8U,
 }
 
 impl DType {
     /// Every element type, in declaration order.
-    pub const ALL: [DType; 8] =
-        [DType::F32, DType::I32, DType::U32, DType::Bool, DType::BF16, DType::F16, DType::Q8, DType::NF4];
+    pub const ALL: [DType; 10] = [
+        DType::F32,
+        DType::I32,
+        DType::U32,
+        DType::Bool,
+        DType::BF16,
+        DType::F16,
+        DType::Q8,
+        DType::NF4,
+        DType::F8S,
+        DType::F8U,
+    ];
 
     /// Elements that share a scale in the types that have one.
     pub const BLOCK: usize = 64;
@@ -48,6 +62,8 @@ impl DType {
             DType::F16 => "f16",
             DType::Q8 => "q8",
             DType::NF4 => "nf4",
+            DType::F8S => "f8s",
+            DType::F8U => "f8u",
         }
     }
 
@@ -65,6 +81,8 @@ impl DType {
             DType::F16 => Some(Storage::F16),
             DType::Q8 => Some(Storage::Q8),
             DType::NF4 => Some(Storage::NF4),
+            DType::F8S => Some(Storage::F8S),
+            DType::F8U => Some(Storage::F8U),
         }
     }
 
@@ -78,7 +96,7 @@ impl DType {
         match self {
             DType::F32 | DType::I32 | DType::U32 | DType::Bool => 32,
             DType::BF16 | DType::F16 => 16,
-            DType::Q8 => 8,
+            DType::Q8 | DType::F8S | DType::F8U => 8,
             DType::NF4 => 4,
         }
     }

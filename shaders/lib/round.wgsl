@@ -25,3 +25,41 @@ fn packed_bf16(x: vec4<f32>) -> vec2<u32> {
 fn packed_f16(x: vec4<f32>) -> vec2<u32> {
     return vec2<u32>(pack2x16float(x.xy), pack2x16float(x.zw));
 }
+
+// The nearest 8-bit float of a number from 0 to 1, ties to even; `bias` is what is added to its exponent.
+fn rounded_f8(x: F, bias: u32) -> F {
+    let inside = clamp(x, F(0.0), F(1.0));
+    let bits = bitcast<U>(inside);
+    let normal = bitcast<F>((bits + U(0x7ffffu) + ((bits >> U(20u)) & U(1u))) & U(0xfff00000u));
+    let small = round(inside * F(bitcast<f32>((129u + bias) << 23u))) * F(bitcast<f32>((125u - bias) << 23u));
+    return select(normal, small, inside < F(bitcast<f32>((128u - bias) << 23u)));
+}
+
+fn rounded_f8s(x: F) -> F {
+    let magnitude = rounded_f8(abs(x), 15u);
+    return select(magnitude, -magnitude, x < F(0.0));
+}
+
+fn rounded_f8u(x: F) -> F {
+    return rounded_f8(x, 31u);
+}
+
+// The codes of four rounded numbers.
+fn packed_f8(x: vec4<f32>, bias: u32) -> vec4<u32> {
+    let normal = (bitcast<vec4<u32>>(x) >> vec4<u32>(20u)) - vec4<u32>((127u - bias) << 3u);
+    let small = vec4<u32>(x * bitcast<f32>((129u + bias) << 23u));
+    return select(normal, small, x < vec4<f32>(bitcast<f32>((128u - bias) << 23u)));
+}
+
+fn packed_bytes(bytes: vec4<u32>) -> u32 {
+    return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
+}
+
+fn packed_f8s(x: vec4<f32>) -> u32 {
+    let sign = select(vec4<u32>(0u), vec4<u32>(128u), x < vec4<f32>(0.0));
+    return packed_bytes(packed_f8(abs(x), 15u) | sign);
+}
+
+fn packed_f8u(x: vec4<f32>) -> u32 {
+    return packed_bytes(packed_f8(x, 31u));
+}

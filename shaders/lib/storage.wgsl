@@ -61,3 +61,20 @@ fn stored_nf4_values(codes: vec4<u32>) -> vec4<f32> {
 fn stored_choice(bit: vec4<bool>, no: f32, yes: f32) -> vec4<f32> {
     return select(vec4<f32>(no), vec4<f32>(yes), bit);
 }
+
+// Four 8-bit floats; `bias` is what is added to their exponents.
+fn stored_f8_four(codes: vec4<u32>, bias: u32) -> vec4<f32> {
+    let normal = bitcast<vec4<f32>>((codes << vec4<u32>(20u)) + vec4<u32>((127u - bias) << 23u));
+    let small = vec4<f32>(codes) * bitcast<f32>((125u - bias) << 23u);
+    return select(normal, small, codes < vec4<u32>(8u));
+}
+
+fn stored_f8s_four(word: u32) -> vec4<f32> {
+    let bytes = vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u);
+    let magnitude = stored_f8_four(bytes & vec4<u32>(127u), 15u);
+    return select(magnitude, -magnitude, (bytes & vec4<u32>(128u)) != vec4<u32>(0u));
+}
+
+fn stored_f8u_four(word: u32) -> vec4<f32> {
+    return stored_f8_four(vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4<u32>(255u), 31u);
+}

@@ -474,7 +474,7 @@ pub(crate) fn variants(shape: Shape, skews: &[Skew]) -> Vec<Kernel> {
     }
     // Frozen weights are right factors, of a linear map or of its gradient.
     for (form, stored, &skew) in [Form::NT, Form::NN].into_iter().flat_map(|form| {
-        Storage::ALL.into_iter().skip(1).flat_map(move |stored| skews.iter().map(move |skew| (form, stored, skew)))
+        Storage::WEIGHTS.into_iter().skip(1).flat_map(move |stored| skews.iter().map(move |skew| (form, stored, skew)))
     }) {
         for vec4 in [true, false] {
             let storage = [Storage::F32, stored];

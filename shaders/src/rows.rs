@@ -91,6 +91,6 @@ pub fn launch(op: Op, vec4: bool, problem: &Problem, target: &Target) -> Launch 
 }
 
 pub(crate) fn variants(op: Op) -> Vec<Kernel> {
-    let sources: &[Storage] = if op == Op::Gather { &Storage::ALL } else { &[Storage::F32] };
+    let sources: &[Storage] = if op == Op::Gather { &Storage::WEIGHTS } else { &[Storage::F32] };
     sources.iter().flat_map(|&source| [true, false].map(|vec4| kernel(op, source, vec4))).collect()
 }

@@ -15,6 +15,10 @@ pub enum Storage {
     /// Codes of four bits for sixteen fixed numbers, the first of two in the upper half of its byte, times a scale for
     /// each 64 of them, which are floats behind all codes.
     NF4,
+    /// 8-bit floats with a sign, 4 bits of exponent and 3 of mantissa, up to 1 in magnitude.
+    F8S,
+    /// 8-bit floats with 5 bits of exponent and 3 of mantissa, from 0 to 1.
+    F8U,
 }
 
 /// The functions that the expressions of [`Storage::element`] and [`Storage::four`] call; text that uses them contains
@@ -25,8 +29,8 @@ pub const FUNCTIONS: &str = include_str!("../lib/storage.wgsl");
 pub const PREFIX: &str = "stored_";
 
 impl Storage {
-    /// Every storage.
-    pub const ALL: [Storage; 5] = [Storage::F32, Storage::BF16, Storage::F16, Storage::Q8, Storage::NF4];
+    /// What weights are stored as.
+    pub const WEIGHTS: [Storage; 5] = [Storage::F32, Storage::BF16, Storage::F16, Storage::Q8, Storage::NF4];
 
     /// Short name.
     pub fn name(self) -> &'static str {
@@ -36,6 +40,8 @@ impl Storage {
             Storage::F16 => "f16",
             Storage::Q8 => "q8",
             Storage::NF4 => "nf4",
+            Storage::F8S => "f8s",
+            Storage::F8U => "f8u",
         }
     }
 
@@ -67,6 +73,7 @@ impl Storage {
             }
             (Storage::BF16 | Storage::F16, false) => format!("stored_{name}({array}[({at}) >> 1u], {at})"),
             (Storage::Q8, _) => format!("stored_q8({array}[({at}) >> 2u], {at}, {scale})"),
+            (Storage::F8S | Storage::F8U, _) => format!("stored_{name}_four({array}[({at}) >> 2u])[({at}) & 3u]"),
             (Storage::NF4, _) => format!("stored_nf4({array}[({at}) >> 3u], {at}, {scale})"),
         }
     }
@@ -79,6 +86,7 @@ impl Storage {
             Storage::BF16 => format!("stored_bf16_four({array}[{cell}])"),
             Storage::F16 => format!("stored_f16_four({array}[{cell}])"),
             Storage::Q8 => format!("stored_q8_four({array}[{cell}], {scale})"),
+            Storage::F8S | Storage::F8U => format!("stored_{}_four({array}[{cell}])", self.name()),
             Storage::NF4 => format!("stored_nf4_four({array}[({cell}) >> 1u], {cell}, {scale})"),
         }
     }

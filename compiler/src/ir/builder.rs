@@ -89,6 +89,12 @@ impl Graph {
         self.leaf(name.into(), |name| ops::state::State { name, dtype: DType::F32, shape: shape.to_vec() })
     }
 
+    /// As [`Graph::state`], kept in a storage type; [`Graph::widen`] reads it, and what is [narrowed](Graph::narrow) to the
+    /// type may replace it.
+    pub fn stored_state(&mut self, name: impl Into<String>, dtype: DType, shape: &[usize]) -> Value {
+        self.leaf(name.into(), |name| ops::state::State { name, dtype, shape: shape.to_vec() })
+    }
+
     fn leaf<T: Into<ops::Op>>(&mut self, name: String, op: impl FnOnce(String) -> T) -> Value {
         self.named(Some(name.clone()), |graph| graph.push(op(name), &[]))
     }
@@ -146,6 +152,11 @@ impl Graph {
     /// What a tensor of a storage type holds, as `f32`.
     pub fn widen(&mut self, x: Value) -> Value {
         self.push(ops::widen::Widen {}, &[x])
+    }
+
+    /// The nearest numbers that a storage type without scales has, stored so.
+    pub fn narrow(&mut self, x: Value, to: DType) -> Value {
+        self.push(ops::narrow::Narrow { to }, &[x])
     }
 
     /// Uniform reals in [0, 1) from counters and keys of one shape.

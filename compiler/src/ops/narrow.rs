@@ -44,6 +44,7 @@ op! {
 
     fn samples() -> Vec<Sample> {
         let sample = |to| Sample::new(Narrow { to }).arg(DType::F32, &[3, 8], Gen::Uniform(-2.0, 2.0));
-        vec![sample(DType::BF16), sample(DType::F16)]
+        let unit = |to, low| Sample::new(Narrow { to }).arg(DType::F32, &[3, 8], Gen::Uniform(low, 1.0));
+        vec![sample(DType::BF16), sample(DType::F16), unit(DType::F8S, -1.0), unit(DType::F8U, 0.0)]
     }
 }

@@ -40,6 +40,8 @@ op! {
             sample(DType::F16, &[6, 8]),
             sample(DType::Q8, &[3, 128]),
             sample(DType::NF4, &[3, 128]),
+            Sample::new(Widen {}).arg(DType::F8S, &[3, 5], Gen::Uniform(-1.0, 1.0)),
+            Sample::new(Widen {}).arg(DType::F8U, &[6, 8], Gen::Uniform(0.0, 1.0)),
         ]
     }
 }

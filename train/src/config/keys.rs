@@ -264,6 +264,8 @@ sections! {
         betas: [f64; 2] = [0.9, 0.999], BELOW_ONE;
         /// Added to the root of the second moment.
         eps: f64 = 1e-8, POSITIVE;
+        /// Storage of AdamW's moments.
+        moments: Moments = Moments::F32;
         /// Gradients are scaled down to this L2 norm over all trainable tensors; 0 is off.
         max_grad_norm: f64 = 0.0, NOT_NEGATIVE;
         /// Tokens of a sample, visual tokens included; longer samples are cut.

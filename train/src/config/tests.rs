@@ -107,6 +107,7 @@ warmup_ratio = 0.5
 weight_decay = 0.1
 betas = [0.5, 0.75]
 eps = 1e-6
+moments = "f8"
 max_grad_norm = 1.5
 max_length = 64
 precision = "f32"

@@ -167,6 +167,14 @@ choices! {
         F16 = "f16",
     }
 
+    /// How AdamW's moments are stored.
+    Moments {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// 8-bit floats with a scale for each 256: a quarter of the memory.
+        F8 = "f8",
+    }
+
     /// How the frozen matrices of the language model are stored.
     Base {
         /// As `train.precision` says.

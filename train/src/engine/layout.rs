@@ -1,17 +1,18 @@
 //! Where trained tensors, their gradients and their moments lie on the device.
 //!
-//! Tensors that are updated alike (same learning rate, same decay) form a group. A group owns four flat buffers of equal
-//! layout, so that the optimiser is one kernel over each group, however many tensors there are.
+//! Tensors that are updated alike (same learning rate, same decay) form a group. A group owns flat buffers of equal layout, so that the optimiser is one kernel over each group, however many tensors there are.
 
 use std::collections::HashMap;
 
 use viral_compiler::Placement;
-use viral_compiler::types::TensorType;
+use viral_compiler::types::{DType, TensorType};
 
 use super::step_graph::gradient_name;
+use crate::config::Moments;
 
-/// Tensors start at multiples of this many bytes: the largest alignment that a device may ask of a binding.
-const ALIGN: usize = 256;
+/// Tensors start at multiples of this many elements: whole blocks of 8-bit moments, and of the 256 bytes that a device may
+/// ask of a binding.
+pub(crate) const BLOCK: usize = 256;
 
 /// Which learning rate a tensor follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +50,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) ty: TensorType,
     pub(crate) group: usize,
-    /// First byte in each of the group's buffers.
+    /// First byte in the group's parameters and gradients.
     pub(crate) offset: u64,
 }
 
@@ -58,19 +59,57 @@ pub(crate) struct Entry {
 pub(crate) struct Layout {
     pub(crate) groups: Vec<Group>,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) moments: Moments,
 }
 
-/// The four buffers of a group.
+/// The buffers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flat {
     Param,
     Grad,
     FirstMoment,
     SecondMoment,
+    /// What the codes of a block of 8-bit moments are multiplied by.
+    FirstScale,
+    SecondScale,
 }
 
 impl Flat {
-    pub(crate) const ALL: [Flat; 4] = [Flat::Param, Flat::Grad, Flat::FirstMoment, Flat::SecondMoment];
+    /// A group's buffers, with moments of one kind.
+    pub(crate) fn all(moments: Moments) -> &'static [Flat] {
+        const ALL: [Flat; 6] =
+            [Flat::Param, Flat::Grad, Flat::FirstMoment, Flat::SecondMoment, Flat::FirstScale, Flat::SecondScale];
+        match moments {
+            Moments::F32 => &ALL[..4],
+            Moments::F8 => &ALL,
+        }
+    }
+
+    /// Type of the elements, with moments of one kind.
+    pub(crate) fn dtype(self, moments: Moments) -> DType {
+        match (moments, self) {
+            (Moments::F8, Flat::FirstMoment) => DType::F8S,
+            (Moments::F8, Flat::SecondMoment) => DType::F8U,
+            _ => DType::F32,
+        }
+    }
+
+    /// What holds the scales of 8-bit moments.
+    pub(crate) fn scales(self) -> Option<Flat> {
+        match self {
+            Flat::FirstMoment => Some(Flat::FirstScale),
+            Flat::SecondMoment => Some(Flat::SecondScale),
+            Flat::Param | Flat::Grad | Flat::FirstScale | Flat::SecondScale => None,
+        }
+    }
+
+    /// Elements in the buffer for `len` trained elements.
+    fn elements(self, len: usize) -> usize {
+        match self {
+            Flat::Param | Flat::Grad | Flat::FirstMoment | Flat::SecondMoment => len,
+            Flat::FirstScale | Flat::SecondScale => len.div_ceil(BLOCK),
+        }
+    }
 
     /// What the buffer holds.
     pub(crate) fn name(self) -> &'static str {
@@ -79,6 +118,8 @@ impl Flat {
             Flat::Grad => "grads",
             Flat::FirstMoment => "first_moments",
             Flat::SecondMoment => "second_moments",
+            Flat::FirstScale => "first_moments.scales",
+            Flat::SecondScale => "second_moments.scales",
         }
     }
 
@@ -91,12 +132,12 @@ impl Flat {
 impl Layout {
     /// Lays out trained tensors, given by name and type, in groups of at most `limit` bytes a buffer, what a device binds at
     /// once. A tensor that is larger by itself has a group of its own, which compilation refuses by name.
-    pub(crate) fn new(mut params: Vec<(String, TensorType)>, limit: u64) -> Self {
+    pub(crate) fn new(mut params: Vec<(String, TensorType)>, limit: u64, moments: Moments) -> Self {
         params.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut layout = Self { groups: Vec::new(), entries: Vec::new() };
+        let mut layout = Self { groups: Vec::new(), entries: Vec::new(), moments };
         for (name, ty) in params {
             let (rate, decays) = (rate_of(&name), decays(&name));
-            let len = ty.len().next_multiple_of(ALIGN / 4);
+            let len = ty.len().next_multiple_of(BLOCK);
             let known = layout.groups.iter().position(|group| {
                 (group.rate, group.decays) == (rate, decays) && 4 * (group.len + len) as u64 <= limit
             });
@@ -109,6 +150,25 @@ impl Layout {
             layout.entries.push(Entry { name, ty, group, offset });
         }
         layout
+    }
+
+    /// Bytes of a group's buffer.
+    pub(crate) fn bytes(&self, flat: Flat, group: usize) -> u64 {
+        flat.dtype(self.moments).element_bytes(flat.elements(self.groups[group].len))
+    }
+
+    /// Bytes of all buffers.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        let flats = || Flat::all(self.moments).iter();
+        (0..self.groups.len()).flat_map(|group| flats().map(move |&flat| self.bytes(flat, group))).sum()
+    }
+
+    /// The bytes of a tensor in a buffer of its group.
+    pub(crate) fn range(&self, flat: Flat, entry: &Entry) -> std::ops::Range<u64> {
+        let first = flat.elements((entry.offset / 4) as usize);
+        let dtype = flat.dtype(self.moments);
+        let start = dtype.element_bytes(first);
+        start..start + dtype.element_bytes(flat.elements(entry.ty.len()))
     }
 
     /// Placements of parameters and gradients for the compiler.
@@ -139,17 +199,20 @@ mod tests {
         let names = ["model.multi_modal_projector.linear_1.bias", "model.language_model.layers.0.q_proj.lora_A.weight"];
         let more = ["model.language_model.layers.0.q_proj.lora_B.weight", "alignment_projector.projector.0.bias"];
         let params = || names.iter().chain(&more).map(|name| (name.to_string(), ty.clone())).collect();
-        let layout = Layout::new(params(), 1 << 20);
+        let layout = Layout::new(params(), 1 << 20, Moments::F32);
         assert_eq!(layout.groups.len(), 3);
         assert!(layout.entries.iter().all(|entry| entry.offset % 256 == 0));
         let lora: Vec<u64> = layout.entries.iter().filter(|e| e.name.contains("lora")).map(|e| e.offset).collect();
-        assert_eq!(lora, [0, 256]);
+        assert_eq!(lora, [0, 1024]);
         let places = layout.places();
         assert_eq!(places["alignment_projector.projector.0.bias.grad"].buffer, Flat::Grad.buffer(0));
 
-        // Two tensors of 256 bytes each do not fit one buffer then.
-        let narrow = Layout::new(params(), 300);
+        // Two tensors of 1024 bytes each do not fit one buffer then.
+        let narrow = Layout::new(params(), 2000, Moments::F8);
         assert_eq!(narrow.groups.len(), 4);
         assert!(narrow.entries.iter().all(|entry| entry.offset == 0));
+        // Parameter and gradient, two moments of a byte, two scales of a block.
+        assert_eq!(narrow.total_bytes(), 4 * (2 * 1024 + 2 * 256 + 2 * 4));
+        assert_eq!(layout.range(Flat::SecondMoment, &layout.entries[2]).start, layout.entries[2].offset);
     }
 }

@@ -106,7 +106,7 @@ pub(crate) fn layout_of(config: &Config, networks: &Networks, target: &Target) -
     let graph = smallest_graph(config, networks);
     let params = graph.leaves().filter(|leaf| leaf.kind == LeafKind::Param);
     let limit = target.max_binding_bytes.min(target.max_buffer_bytes);
-    Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect(), limit)
+    Layout::new(params.map(|leaf| (leaf.name.to_owned(), leaf.ty.clone())).collect(), limit, config.train.moments)
 }
 
 /// The parts of an adapter directory that a run keeps as they were initialised.
@@ -358,9 +358,7 @@ impl Session {
     }
 
     fn read_entry(&self, flat: Flat, entry: &Entry) -> Result<Parameter> {
-        let buffer = &self.buffers[&flat.buffer(entry.group)];
-        let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
-        Ok(Parameter { shape: entry.ty.shape.clone(), values })
+        Ok(Parameter { shape: entry.ty.shape.clone(), values: self.read_flat(flat, entry)? })
     }
 
     fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {

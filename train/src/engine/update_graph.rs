@@ -4,7 +4,7 @@ use viral_compiler::ops::adamw::{AdamW, Part};
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 
-use super::layout::{Flat, Layout};
+use super::layout::{BLOCK, Flat, Layout};
 use crate::config::TrainConfig;
 
 /// Input of a group: decay factor, step size and inverse root of the second bias correction; see [`AdamW`].
@@ -30,12 +30,26 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
         .groups
         .iter()
         .enumerate()
-        .map(|(index, group)| Flat::ALL.map(|flat| g.state(flat.buffer(index), &[group.len])))
+        .map(|(index, group)| {
+            let flats = [Flat::Param, Flat::Grad, Flat::FirstMoment, Flat::SecondMoment];
+            flats.map(|flat| state(&mut g, layout, flat, index, group.len))
+        })
         .collect();
     let grads: Vec<Value> = tensors.iter().map(|&[_, grad, ..]| grad).collect();
     let groups: Vec<Value> = grads.iter().map(|&grad| norm_of(&mut g, &[grad])).collect();
     let norm = root_of_squares(&mut g, &groups);
-    let state: Vec<Value> = tensors.iter().flat_map(|&[param, _, first, second]| [param, first, second]).collect();
+    // Codes are always finite: of 8-bit moments the scales tell.
+    let kept = [Flat::Param, Flat::FirstMoment, Flat::SecondMoment];
+    let mut state = Vec::new();
+    for (index, group) in layout.groups.iter().enumerate() {
+        for flat in kept {
+            let is_coded = flat.dtype(layout.moments).is_storage();
+            state.push(match flat.scales().filter(|_| is_coded) {
+                Some(scales) => g.state(scales.buffer(index), &[group.len / BLOCK, 1]),
+                None => g.state(flat.buffer(index), &[group.len]),
+            });
+        }
+    }
     let state = norm_of(&mut g, &state);
     let norms = g.concat(&[&[norm, state], &groups[..]].concat(), 0);
     g.set_name(norms, NORMS);
@@ -52,12 +66,20 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
     let limit = g.constant(DType::F32, f64::from(HUGE), &[1]);
     let both = g.add(norm, state);
     let is_finite = g.less(both, limit);
+    let zero = g.constant(DType::F32, 0.0, &[1]);
+    let is_finite = g.select(is_finite, one, zero);
 
     for (index, (group, [param, grad, first, second])) in layout.groups.iter().zip(tensors).enumerate() {
         g.scoped(format!("adamw.{index}"), |g| {
+            // One small buffer instead of three: a kernel binds eight, and 8-bit moments take four.
             let hyper = g.input(hyper_name(index), DType::F32, &[3]);
+            let controls = g.concat(&[hyper, grad_scale, is_finite], 0);
+            let [hyper, grad_scale, is_finite] =
+                [(0, 3), (3, 1), (4, 1)].map(|(start, len)| g.slice(controls, 0, start, len));
             let args = [param, grad, first, second, hyper, grad_scale];
-            let keep = g.expand(is_finite, &[group.len]);
+            let is_finite = g.expand(is_finite, &[group.len]);
+            let zero = g.constant(DType::F32, 0.0, &[group.len]);
+            let keep = g.less(zero, is_finite);
             for (part, flat, old) in [
                 (Part::Param, Flat::Param, param),
                 (Part::FirstMoment, Flat::FirstMoment, first),
@@ -66,13 +88,46 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
                 let [beta1, beta2] = config.betas.map(Into::into);
                 let new = g.push(AdamW { part, beta1, beta2, eps: config.eps.into() }, &args);
                 let new = g.select(keep, new, old);
-                g.output(flat.buffer(index), new);
+                replace(g, layout, flat, index, new);
             }
-            let zero = g.constant(DType::F32, 0.0, &[group.len]);
             g.output(Flat::Grad.buffer(index), zero);
         });
     }
     g
+}
+
+/// What a buffer of a group holds, as numbers. // (len)
+fn state(g: &mut Graph, layout: &Layout, flat: Flat, group: usize, len: usize) -> Value {
+    let dtype = flat.dtype(layout.moments);
+    let (Some(scales), true) = (flat.scales(), dtype.is_storage()) else {
+        return g.state(flat.buffer(group), &[len]);
+    };
+    let codes = g.stored_state(flat.buffer(group), dtype, &[len / BLOCK, BLOCK]);
+    let scales = g.state(scales.buffer(group), &[len / BLOCK, 1]);
+    let codes = g.widen(codes);
+    let values = g.mul(codes, scales);
+    g.reshape(values, &[len])
+}
+
+/// Makes `new (len)` what the buffer holds. 8-bit moments are divided by the largest magnitude of their block, so the old
+/// content, put back, is the same bits again: the largest is exactly 1.
+fn replace(g: &mut Graph, layout: &Layout, flat: Flat, group: usize, new: Value) {
+    let dtype = flat.dtype(layout.moments);
+    let (Some(scales), true) = (flat.scales(), dtype.is_storage()) else {
+        return g.output(flat.buffer(group), new);
+    };
+    let blocks = g.shape(new)[0] / BLOCK;
+    let new = g.reshape(new, &[blocks, BLOCK]);
+    let negative = g.neg(new);
+    let magnitude = g.maximum(new, negative);
+    let largest = g.reduce_max(magnitude, &[1]); // (blocks, 1)
+    let (zero, one) = (g.zeros_like(largest), g.constant(DType::F32, 1.0, &[blocks, 1]));
+    let is_positive = g.less(zero, largest);
+    let divisor = g.select(is_positive, largest, one);
+    let codes = g.div(new, divisor);
+    let codes = g.narrow(codes, dtype);
+    g.output(flat.buffer(group), codes);
+    g.output(scales.buffer(group), largest);
 }
 
 /// L2 norm over several tensors. // (1)

@@ -183,10 +183,11 @@ impl Emitter<'_> {
 
 fn alias(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 | DType::BF16 | DType::F16 | DType::Q8 | DType::NF4 => "F",
         DType::I32 => "I",
         DType::U32 => "U",
         DType::Bool => "B",
+        // Storage types are decoded as they are loaded.
+        _ => "F",
     }
 }
 
@@ -200,9 +201,9 @@ fn zero(dtype: DType) -> String {
 fn literal(number: Real, dtype: DType) -> String {
     let number = number.get();
     match dtype {
-        DType::F32 | DType::BF16 | DType::F16 | DType::Q8 | DType::NF4 => format!("F({:?})", number as f32),
         DType::I32 => format!("I({}i)", number as i32),
         DType::U32 => format!("U({}u)", number as u32),
         DType::Bool => format!("B({})", number != 0.0),
+        _ => format!("F({:?})", number as f32),
     }
 }

@@ -61,8 +61,7 @@ impl Session {
     fn bad_state(&self) -> Result<Option<Culprit>> {
         for flat in [Flat::Param, Flat::FirstMoment, Flat::SecondMoment] {
             for entry in &self.layout.entries {
-                let buffer = &self.buffers[&flat.buffer(entry.group)];
-                let values = self.device.read_as::<f32>(buffer, entry.offset..entry.offset + entry.ty.bytes())?;
+                let values = self.read_flat(flat, entry)?;
                 let elements = values.iter().filter(|value| !value.is_finite()).count() as u64;
                 if elements > 0 {
                     let tensor = match flat {

@@ -17,10 +17,10 @@ pub(super) fn allocate_state(
     layout: &Layout,
     buffers: &mut HashMap<String, Buffer>,
 ) -> Result<()> {
-    for (index, group) in layout.groups.iter().enumerate() {
-        for flat in Flat::ALL {
+    for index in 0..layout.groups.len() {
+        for &flat in Flat::all(layout.moments) {
             let name = flat.buffer(index);
-            let bytes = group.len as u64 * 4;
+            let bytes = layout.bytes(flat, index);
             let buffer = device.buffer(&name, bytes)?;
             device.zero(&buffer, 0, bytes)?;
             buffers.insert(name, buffer);
@@ -72,12 +72,12 @@ pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &L
             known.0 = known.0.max(port.bind.offset + port.bind.bytes);
         }
     }
-    for (index, group) in layout.groups.iter().enumerate() {
-        for flat in Flat::ALL {
+    for index in 0..layout.groups.len() {
+        for flat in Flat::all(layout.moments) {
             external.remove(&flat.buffer(index));
-            total.state += group.len as u64 * 4;
         }
     }
+    total.state = layout.total_bytes();
     total.slots = slots.bytes();
     total.weights = external.values().filter(|(_, is_weight)| *is_weight).map(|(bytes, _)| bytes).sum();
     total.ports = external.values().filter(|(_, is_weight)| !*is_weight).map(|(bytes, _)| bytes).sum();

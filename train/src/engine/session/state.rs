@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
+use viral_compiler::storage;
 use viral_model::weights::{StoredDtype, TensorFile, TensorHead, safetensors_front};
 
 use super::Session;
-use crate::engine::layout::{Entry, Flat};
+use crate::engine::layout::{BLOCK, Entry, Flat};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Part, put};
 
@@ -31,8 +32,7 @@ impl Session {
             for head in &heads {
                 let found = self.kept().find(|(flat, entry)| key(*flat, entry) == head.name);
                 let (flat, entry) = found.ok_or_else(|| Error::internal("a tensor has no place", head.name.clone()))?;
-                let buffer = &self.buffers[&flat.buffer(entry.group)];
-                put(out, &self.device.read(buffer, entry.offset..entry.offset + entry.ty.bytes())?)?;
+                put(out, bytemuck::cast_slice(&self.read_flat(flat, entry)?))?;
             }
             Ok(())
         };
@@ -64,10 +64,47 @@ impl Session {
                 let (found, expected) = (view.shape(), &entry.ty.shape);
                 return Err(foreign(format!("tensor `{name}` has shape {found:?}, expected {expected:?}")));
             }
-            let values = view.to_f32()?;
-            self.device.write(&self.buffers[&flat.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
+            self.write_flat(flat, entry, &view.to_f32()?)?;
         }
         Ok(())
+    }
+
+    /// A tensor in one of its group's buffers, as numbers.
+    pub(in crate::engine) fn read_flat(&self, flat: Flat, entry: &Entry) -> Result<Vec<f32>> {
+        let read = |flat: Flat| {
+            let buffer = &self.buffers[&flat.buffer(entry.group)];
+            self.device.read(buffer, self.layout.range(flat, entry))
+        };
+        let dtype = flat.dtype(self.layout.moments);
+        let mut values = storage::decode(dtype, entry.ty.len(), &read(flat)?);
+        if let (true, Some(scales)) = (dtype.is_storage(), flat.scales()) {
+            let scales: Vec<f32> = bytemuck::pod_collect_to_vec(&read(scales)?);
+            for (block, scale) in values.chunks_mut(BLOCK).zip(scales) {
+                block.iter_mut().for_each(|x| *x *= scale);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The inverse of [`Session::read_flat`], to the bit.
+    fn write_flat(&self, flat: Flat, entry: &Entry, values: &[f32]) -> Result<()> {
+        let write = |flat: Flat, bytes: &[u8]| {
+            let buffer = &self.buffers[&flat.buffer(entry.group)];
+            self.device.write(buffer, self.layout.range(flat, entry).start, bytes)
+        };
+        let dtype = flat.dtype(self.layout.moments);
+        let Some(scale_flat) = flat.scales().filter(|_| dtype.is_storage()) else {
+            return Ok(write(flat, bytemuck::cast_slice(values))?);
+        };
+        let largest = |block: &[f32]| block.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let scales: Vec<f32> = values.chunks(BLOCK).map(largest).collect();
+        let scaled = |(block, scale): (&[f32], &f32)| {
+            let divisor = if *scale > 0.0 { *scale } else { 1.0 };
+            block.iter().map(|x| x / divisor).collect::<Vec<f32>>()
+        };
+        let codes: Vec<f32> = values.chunks(BLOCK).zip(&scales).flat_map(scaled).collect();
+        write(flat, &storage::encode(dtype, &codes))?;
+        Ok(write(scale_flat, bytemuck::cast_slice(&scales))?)
     }
 
     fn kept(&self) -> impl Iterator<Item = (Flat, &Entry)> {
