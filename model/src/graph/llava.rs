@@ -5,26 +5,46 @@ use viral_compiler::{Graph, Value};
 
 use super::leaf::Trainable;
 use super::source::LeafSource;
-use crate::config::TextConfig;
+use crate::config::{LlavaConfig, TextConfig};
 
 /// Index that picks no row: [`embed`] and [`logits_at`] give zeros for it.
 pub const NO_ROW: u32 = u32::MAX;
 
+/// Index of the learned vector that ends a row of a LLaVA-NeXT's patches. It may stand at any number of positions.
+pub const NEWLINE: u32 = u32::MAX - 1;
+
 /// The pictures' part of a sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Visual {
-    /// Visual tokens of all pictures, `(I·N, D)`.
+    /// Visual tokens of all pictures and tiles, `((I+J)·N, D)`.
     pub tokens: Value,
-    /// For each position of the batch the visual token that stands there, or [`NO_ROW`]: `u32[B·T]`. No token stands at
-    /// two positions.
+    /// For each position of the batch the visual token that stands there, [`NEWLINE`] or [`NO_ROW`]: `u32[B·T]`. No token
+    /// stands at two positions.
     pub index: Value,
+    /// What stands at [`NEWLINE`], `(D)`, in a model that has it; zeros stand there otherwise.
+    pub newline: Option<Value>,
 }
 
-/// Visual tokens of the tiles of a LLaVA-NeXT, `(tiles·N, D)`, with the learned end of a row behind them: `(tiles·N + 1, D)`.
-pub fn with_newline(g: &mut Graph, config: &TextConfig, tokens: Value) -> Value {
-    let newline = g.weight("model.image_newline", &[config.hidden_size]);
-    let newline = g.reshape(newline, &[1, config.hidden_size]);
-    g.concat(&[tokens, newline], 0)
+impl Visual {
+    /// What stands at each position, `(B·T, D)`; zeros where there is nothing visual.
+    pub fn rows(&self, g: &mut Graph) -> Value {
+        // An index beyond the tokens picks none of them.
+        let rows = g.gather(self.tokens, self.index, true);
+        let Some(newline) = self.newline else { return rows };
+        let shape = g.shape(rows).to_vec();
+        let positions = g.shape(self.index).to_vec();
+        let here = g.constant(DType::U32, f64::from(NEWLINE), &positions);
+        let is_newline = g.equal(self.index, here);
+        let is_newline = g.reshape(is_newline, &[positions.iter().product(), 1]);
+        let is_newline = g.expand(is_newline, &shape);
+        let newline = g.expand(newline, &shape);
+        g.select(is_newline, newline, rows)
+    }
+}
+
+/// The learned end of a row of patches, where the model has one. // (D)
+pub fn newline(g: &mut Graph, config: &LlavaConfig, trainable: Trainable) -> Option<Value> {
+    config.tiling.is_some().then(|| trainable.leaf(g, "model.image_newline", &[config.text.hidden_size]))
 }
 
 /// The decoder's input `(B, T, D)`: the text token's row of the embedding table plus the visual token.
@@ -41,7 +61,7 @@ pub fn embed(
     g.scoped("embed_tokens", |g| {
         let mut h = Table::embedding(config).rows_at(g, trainable, token_ids);
         if let Some(visual) = visual {
-            let rows = g.gather(visual.tokens, visual.index, true);
+            let rows = visual.rows(g);
             h = g.add(h, rows);
         }
         g.reshape(h, &[batch, tokens, config.hidden_size])

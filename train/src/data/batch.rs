@@ -1,5 +1,8 @@
 //! A micro-batch as the training graph reads it.
 
+use viral_model::graph::llava::NEWLINE;
+use viral_model::image::TiledToken;
+
 use super::bucket::Bucket;
 use super::defect::Defect;
 use super::sample::{Geometry, NONE, Sample, SampleShape};
@@ -11,7 +14,7 @@ pub struct Row {
     pub name: String,
     /// The sample.
     pub sample: Sample,
-    /// Its picture, present exactly if the sample has visual tokens. // (3, H, W)
+    /// Its picture, present exactly if the sample has visual tokens: whole and, if it is tiled, in tiles. // (tiles, 3, H, W)
     pub pixels: Option<Vec<f32>>,
     /// Whether its picture may take part in the alignment; a cut one does not in any case.
     pub aligned: bool,
@@ -28,11 +31,12 @@ pub struct Row {
 pub struct Batch {
     /// The shape.
     pub bucket: Bucket,
-    /// Preprocessed pictures of the rows that have visual tokens, in row order. // (I, 3, H, W)
+    /// Preprocessed pictures of the rows that have visual tokens, in row order; behind them their tiles. // (I+J, 3, H, W)
     pub pixels: Vec<f32>,
     /// Text token ids; [`NONE`] at visual tokens and padding. // (B, T)
     pub token_ids: Vec<u32>,
-    /// Row of the projected visual tokens (I·N of them) that each position holds; [`NONE`] elsewhere. // (B, T)
+    /// Row of the projected visual tokens ((I+J)·N of them) that each position holds, or [`NEWLINE`]; [`NONE`] elsewhere.
+    /// // (B, T)
     pub visual_index: Vec<u32>,
     /// Tokens of each row without padding. // (B)
     pub lengths: Vec<u32>,
@@ -42,7 +46,7 @@ pub struct Batch {
     pub target_ids: Vec<u32>,
     /// 1 / supervised tokens for each of them, so that a weighted sum is the micro-batch mean; 0 in padding. // (S)
     pub target_weights: Vec<f32>,
-    /// Flat row of each visual token of a whole picture; [`NONE`] where a picture was cut. // (I·N)
+    /// Flat row of each visual token of a whole picture; [`NONE`] where it was cut. // (I·N)
     pub vra_positions: Vec<u32>,
     /// 1 / (contributing pictures · N) for the tokens of a contributing picture, else 0. // (I·N)
     pub vra_weights: Vec<f32>,
@@ -50,7 +54,7 @@ pub struct Batch {
     pub tokens: usize,
     /// Supervised tokens. If 0, the language loss of the micro-batch is undefined and must not be used.
     pub supervised: usize,
-    /// Pictures that contribute to alignment: they may, and all N visual tokens are left after the cut.
+    /// Pictures that contribute to alignment: they may, and all N visual tokens of the whole picture are left after the cut.
     pub contributing: usize,
     /// Names of the samples, in row order.
     pub samples: Vec<String>,
@@ -59,8 +63,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Lays rows out. Each picture must have `3 * image_side * image_side` values; a missing or misshapen one counts
-    /// as black.
+    /// Lays rows out. A picture, and each of its tiles, must have `3 * image_side * image_side` values; a missing or
+    /// misshapen one counts as black.
+    ///
+    /// Whole pictures come before all tiles, so that what concerns them alone (the teacher, the alignment) is the front
+    /// part of what the vision encoder yields.
     pub fn assemble(rows: &[Row], geometry: Geometry) -> Self {
         let shapes: Vec<SampleShape> = rows.iter().map(|row| row.sample.shape()).collect();
         let bucket = Bucket::of(&shapes);
@@ -68,14 +75,15 @@ impl Batch {
         let picture_len = 3 * geometry.image_side * geometry.image_side;
         let teaching = || rows.iter().filter(|row| row.defect.is_none());
         let supervised: usize = teaching().map(|row| row.sample.targets.len()).sum();
-        let is_whole = |row: &Row| row.defect.is_none() && per_picture > 0 && row.sample.visual_len == per_picture;
+        // The whole picture's tokens come before those of its tiles.
+        let is_whole = |row: &Row| row.defect.is_none() && per_picture > 0 && row.sample.visual_len >= per_picture;
         let contributing = rows.iter().filter(|row| is_whole(row) && row.aligned).count();
         let target_weight = 1.0 / supervised.max(1) as f32;
         let vra_weight = 1.0 / (contributing * per_picture).max(1) as f32;
 
         let mut batch = Self {
             bucket,
-            pixels: Vec::with_capacity(bucket.images * picture_len),
+            pixels: vec![0.0; (bucket.images + bucket.tiles) * picture_len],
             token_ids: vec![NONE; bucket.batch * bucket.tokens],
             visual_index: vec![NONE; bucket.batch * bucket.tokens],
             lengths: shapes.iter().map(|shape| shape.tokens).collect(),
@@ -90,7 +98,7 @@ impl Batch {
             samples: rows.iter().map(|row| row.name.clone()).collect(),
             defects: rows.iter().filter_map(|row| row.defect.clone()).collect(),
         };
-        let mut picture = 0;
+        let (mut picture, mut tile) = (0, bucket.images);
         for (index, row) in rows.iter().enumerate() {
             let start = index * bucket.tokens;
             let Row { sample, .. } = row;
@@ -106,18 +114,27 @@ impl Batch {
                 continue;
             }
             let first = start + sample.visual_start;
+            let tokens = sample.layout.map(|layout| layout.tokens(geometry.grid()));
             for offset in 0..sample.visual_len {
-                batch.visual_index[first + offset] = (picture * per_picture + offset) as u32;
+                let token = tokens.as_ref().map_or(TiledToken::Patch { tile: 0, patch: offset }, |all| all[offset]);
+                batch.visual_index[first + offset] = match token {
+                    TiledToken::Patch { tile: 0, patch } => (picture * per_picture + patch) as u32,
+                    TiledToken::Patch { tile: of, patch } => ((tile + of - 1) * per_picture + patch) as u32,
+                    TiledToken::Newline => NEWLINE,
+                };
             }
             for offset in 0..per_picture {
                 batch.vra_positions.push(if is_whole(row) { (first + offset) as u32 } else { NONE });
                 batch.vra_weights.push(if is_whole(row) && row.aligned { vra_weight } else { 0.0 });
             }
-            match &row.pixels {
-                Some(pixels) if pixels.len() == picture_len => batch.pixels.extend_from_slice(pixels),
-                _ => batch.pixels.resize(batch.pixels.len() + picture_len, 0.0),
+            let tiles = sample.shape().tiles as usize;
+            if let Some(pixels) = row.pixels.as_ref().filter(|pixels| pixels.len() == (1 + tiles) * picture_len) {
+                let (whole, rest) = pixels.split_at(picture_len);
+                batch.pixels[picture * picture_len..][..picture_len].copy_from_slice(whole);
+                batch.pixels[tile * picture_len..][..rest.len()].copy_from_slice(rest);
             }
             picture += 1;
+            tile += tiles;
         }
         batch.target_positions.resize(bucket.targets, NONE);
         batch.target_ids.resize(bucket.targets, 0);
@@ -142,7 +159,7 @@ mod tests {
     fn row(name: &str, ids: &[i64], supervised_from: usize, pixel: Option<f32>) -> Row {
         let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORED } else { id }).collect();
         let encoded = Encoded { ids: ids.to_vec(), labels };
-        match Sample::splice(&encoded, GEOMETRY) {
+        match Sample::splice(&encoded, GEOMETRY, None) {
             Ok(sample) => {
                 Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), aligned: true, defect: None }
             }
@@ -163,7 +180,7 @@ mod tests {
             row("c", &[1, 4, IMAGE, 5], 3, Some(0.25)),
         ];
         let batch = Batch::assemble(&rows, GEOMETRY);
-        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, targets: 16 });
+        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, tiles: 0, targets: 16 });
         assert_eq!(batch.pixels, [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]);
         assert_eq!(
             used(&batch.token_ids),

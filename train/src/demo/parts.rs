@@ -91,12 +91,12 @@ impl Encoder {
         json!({"vision_feature_layer": -2, "vision_feature_select_strategy": strategy})
     }
 
-    /// Settings of the image processor for square pictures of `side` pixels.
-    pub(super) fn processor(self, side: usize) -> Value {
+    /// Settings of the image processor `class` for square pictures, or tiles, of `side` pixels.
+    pub(super) fn processor(self, class: &str, side: usize) -> Value {
         match self {
-            Self::Clip => super::clip_processor(side),
+            Self::Clip => super::clip_processor(class, side),
             Self::Siglip2 | Self::Siglip2Patch14 => json!({
-                "image_processor_type": "CLIPImageProcessor",
+                "image_processor_type": class,
                 "do_convert_rgb": true,
                 "do_resize": true,
                 "size": {"height": side, "width": side},

@@ -81,13 +81,6 @@ impl Networks {
                 format!("choose layers from 0 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
             ));
         }
-        if self.llava.tiling.is_some() {
-            return Err(errors::config(
-                "a LLaVA-NeXT cannot be trained yet",
-                "model_type is llava_next, whose pictures come in several tiles; training sees each as one square",
-                "use a model of model_type llava",
-            ));
-        }
         let residual = config.residual.enabled.then_some(&config.residual.layers).into_iter().flatten();
         if let Some(layer) = residual.copied().find(|layer| !(1..=layers).contains(layer)) {
             return Err(errors::config(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use viral_model::image::{Aspect, ImageError, ImageProcessor, decode_file};
+use viral_model::image::{Aspect, ImageError, ImageProcessor, Layout, Tiling, decode_file};
 use viral_model::text::{Encoded, RenderOptions, Template, Tokenizer, TokenizerError, Turn};
 
 use super::bundle::Networks;
@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 pub(crate) struct Preparer {
     tokenizer: Tokenizer,
     images: ImageProcessor,
+    tiling: Option<Tiling>,
     template: Template,
     /// Rows of the embedding table.
     vocabulary: usize,
@@ -29,6 +30,7 @@ impl Preparer {
         Ok(Self {
             tokenizer: Tokenizer::from_dir(&config.model.path)?,
             images: ImageProcessor::new(networks.processor.clone(), aspect, networks.llava.vision.image_size)?,
+            tiling: networks.llava.tiling.clone(),
             template,
             vocabulary: networks.llava.text.vocab_size,
             supervise_final_end: config.data.qwen_supervise_final_eos,
@@ -59,7 +61,14 @@ impl Prepare for Preparer {
 
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)> {
         let picture = decode_file(file, &LIMITS).map_err(|error| (rule_of(&error), error.to_string()))?;
+        if let Some((tiling, layout)) = self.tiling.as_ref().zip(self.layout([picture.width(), picture.height()])) {
+            return Ok(self.images.tiled_pixels(&picture, tiling, layout));
+        }
         self.images.pixels(&picture, file).map_err(|error| (rule_of(&error), error.to_string()))
+    }
+
+    fn layout(&self, [width, height]: [usize; 2]) -> Option<Layout> {
+        self.tiling.as_ref()?.layout(width, height)
     }
 
     fn aligned(&self, record: &Record) -> bool {
