@@ -271,7 +271,8 @@ impl Dataset {
     ) -> Result<Sample, Defect> {
         let encoded = prepare.encode(record).map_err(|fault| self.defect(entry, record, fault))?;
         let layout = size.and_then(|size| prepare.layout(size));
-        Sample::splice(&encoded, geometry, layout).map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
+        Sample::splice(&encoded, geometry, layout)
+            .map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
     }
 
     fn pixels(&self, entry: &Entry, record: &Record, prepare: &dyn Prepare) -> Result<Vec<f32>, Defect> {

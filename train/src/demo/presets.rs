@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::complete::Complete;
 use super::parts::{Encoder, Parts, TEACHERS};
 use super::scenes::SceneSet;
-use super::weights::{TextShape, VisionShape};
 use super::vision_input::VisionInput;
+use super::weights::{TextShape, VisionShape};
 use super::{merged, write, write_json};
 use crate::error::Result;
 
