@@ -19,7 +19,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextCo
 from counter import content, probe
 from data import IGNORE
 from llava_next import NextTrainer
-from teachers import Teacher, make_teacher
+from teachers import RadioGiant, Teacher, make_teacher
 from toys import rename_processor
 from trainer import Trainer, read_config
 
@@ -75,6 +75,11 @@ PARTS = {
             "model_type": "radio", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0,
             "patch_size": 16, "max_img_size": 128, "num_cls_tokens": 2, "num_registers": 3,
         },
+        "radio-giant": {
+            "model_type": "radio", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0,
+            "patch_size": 14, "max_img_size": 112, "num_cls_tokens": 1, "num_registers": 4, "use_swiglu_ffn": True,
+            "layer_scale": True, "patch_bias": True, "model_norm": True, "feature_normalizer": True,
+        },
     },
 }  # fmt: skip
 
@@ -88,6 +93,7 @@ CASES = {
     "tied": ("qwen2.5-tied", "clip", "dinov2", {}),
     "tiles": ("vicuna", "clip-tiles", "dinov2", {}),
     "siglip2-teacher": ("vicuna", "clip", "siglip2", {}),
+    "radio-giant": ("qwen2.5", "siglip2", "radio-giant", {}),
     "own-size": ("qwen2.5", "siglip2", "clip", {"teacher_size": "own"}),
 }
 
@@ -221,6 +227,8 @@ def make_llava(text: str, encoder: str) -> nn.Module:
 
 def fill_teacher(config: dict) -> Teacher:
     """A teacher with contents by the names in its files."""
+    if config.get("layer_scale"):
+        return RadioGiant(config)
     teacher = make_teacher(config)
     with tempfile.TemporaryDirectory() as folder:
         teacher.model.save_pretrained(folder)

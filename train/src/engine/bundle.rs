@@ -62,7 +62,10 @@ impl Networks {
             if has_processor(pictures) { Err(error) } else { Ok(ImageProcessorConfig::clip(llava.vision.image_size)) }
         })?;
         let teacher = if config.needs_teacher() {
-            directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
+            if !config.vra.teacher.is_file() {
+                let expected = "a vision model's directory with config.json, or the weight file of a release";
+                directory(&config.vra.teacher, "vra.teacher", expected)?;
+            }
             Some(teachers::open(&config.vra.teacher)?)
         } else {
             None
