@@ -1,15 +1,19 @@
 //! Teachers by their configuration files: sizes of published models, and what is refused.
 
-use std::collections::HashMap;
+#[path = "../../tests/support/releases.rs"]
+mod releases;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use releases::{DEPTH_ANYTHING, DINOV2, RADIO, RADIO_GIANT, Release, SAM};
 use serde_json::json;
 use viral_model::config::ConfigError;
 use viral_model::graph::teachers::{self, Teacher};
-use viral_model::weights::{Checkpoint, Inventory, TensorOut, write_safetensors};
+use viral_model::weights::{Checkpoint, Inventory, TensorOut, TensorSpec, write_safetensors};
 
 fn teacher(json: &str) -> Result<Arc<dyn Teacher>, ConfigError> {
     teachers::from_json(Path::new("config.json"), json.as_bytes())
@@ -169,61 +173,14 @@ fn what_tensors_do_not_tell_is_asked_for() {
     assert!(error.contains("config.json") && error.contains("model.safetensors"), "{error}");
 }
 
-/// From a canonical name to that of a release: what it begins with, and parts of it.
-type Release = (&'static str, &'static [(&'static str, &'static str)]);
-
-const DINOV2: Release = (
-    "",
-    &[
-        ("embeddings.position_embeddings", "pos_embed"),
-        ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
-        ("embeddings.", ""),
-        ("encoder.layer.", "blocks."),
-        ("attention.output.dense.", "attn.proj."),
-        ("layer_scale1.lambda1", "ls1.gamma"),
-        ("layer_scale2.lambda1", "ls2.gamma"),
-        ("mlp.weights_in.", "mlp.w12."),
-        ("mlp.weights_out.", "mlp.w3."),
-        ("layernorm.", "norm."),
-    ],
-);
-const DEPTH_ANYTHING: Release = ("pretrained.", DINOV2.1);
-const SAM: Release = (
-    "image_encoder.",
-    &[
-        ("patch_embed.projection.", "patch_embed.proj."),
-        ("neck.conv1.", "neck.0."),
-        ("neck.layer_norm1.", "neck.1."),
-        ("neck.conv2.", "neck.2."),
-        ("neck.layer_norm2.", "neck.3."),
-        ("layers.", "blocks."),
-        ("layer_norm1.", "norm1."),
-        ("layer_norm2.", "norm2."),
-    ],
-);
-const RADIO: Release = ("base_model.", &[]);
-const RADIO_GIANT: Release = ("base_model.inner.", &DINOV2.1.split_at(5).1);
-
 /// Writes a file with the names and shapes of a release, with fused query, key and value. It has a hole in the place of all
 /// elements, so that true sizes take no space.
-fn write_release(file: &Path, teacher: &dyn Teacher, (prefix, parts): Release) {
-    let renamed = |name: &str| {
-        let name = parts.iter().fold(name.to_string(), |name, (from, to)| name.replace(from, to));
-        match name.strip_prefix("input_conditioner.") {
-            Some(_) => name,
-            None => format!("{prefix}{name}"),
-        }
-    };
-    let mut tensors = Vec::new();
-    for spec in Inventory::teacher(teacher).required {
-        let (name, mut shape) = (renamed(&spec.name), spec.shape);
-        if name.contains("attention.attention.key") || name.contains("attention.attention.value") {
-            continue;
-        }
-        if name.contains("attention.attention.query") {
-            shape[0] *= 3;
-        }
-        tensors.push((name.replace("attention.attention.query", "attn.qkv"), shape));
+fn write_release(file: &Path, teacher: &dyn Teacher, release: Release) {
+    let mut tensors = BTreeMap::new();
+    for TensorSpec { name, mut shape } in Inventory::teacher(teacher).required {
+        let (name, third) = release.name(&name);
+        shape[0] *= if third.is_some() { 3 } else { 1 };
+        tensors.insert(name, shape);
     }
     let mut end = 0;
     let mut header = serde_json::Map::new();

@@ -127,7 +127,8 @@ fn write_llava(dir: &Path, text: &str, encoder: &str, base: &Path) {
     write_weights(dir, &Inventory::llava(&LlavaConfig::from_dir(dir).unwrap()));
 }
 
-fn write_teacher(dir: &Path, name: &str) {
+/// Writes a teacher's directory as the library has it, contents out of the tensors' names.
+pub(crate) fn write_teacher(dir: &Path, name: &str) {
     fs::create_dir_all(dir).unwrap();
     fs::write(dir.join("config.json"), parts("teacher")[name].to_string()).unwrap();
     write_weights(dir, &Inventory::teacher(&*teacher(name)));

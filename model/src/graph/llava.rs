@@ -160,6 +160,7 @@ mod tests {
     use std::collections::HashMap;
 
     use viral_compiler::eval::evaluate_outputs;
+    use viral_compiler::grad::gradients;
     use viral_compiler::tensor::Tensor;
     use viral_compiler::types::TensorType;
 
@@ -198,6 +199,37 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(found["rows"].data[3..6], [60.0, 61.0, 62.0]);
         assert_eq!(found["rows"].data[9..12], [0.0; 3]);
+    }
+
+    /// The newline stands where its index says, and its gradient is the sum over all these places.
+    #[test]
+    fn a_newline_may_stand_at_many_positions() {
+        let mut g = Graph::new();
+        let tokens = g.param("tokens", &[2, 3]);
+        let index = g.input("index", DType::U32, &[5]);
+        let newline = g.param("newline", &[3]);
+        let rows = Visual { tokens, index, newline: Some(newline) }.rows(&mut g);
+        let weights = g.input("weights", DType::F32, &[5, 3]);
+        let loss = g.mul(rows, weights);
+        let loss = g.sum_all(loss);
+        let gradients = gradients(&mut g, loss, &[tokens, newline]);
+        g.output("rows", rows);
+        g.output("tokens.grad", gradients[0].unwrap());
+        g.output("newline.grad", gradients[1].unwrap());
+        g.verify().unwrap();
+        let [newline, nothing] = [NEWLINE, NO_ROW].map(f64::from);
+        let leaves = HashMap::from([
+            ("tokens".into(), Tensor::from_fn(&TensorType::f32([2, 3]), |at| (1 + at[0]) as f64)),
+            ("newline".into(), Tensor::from_fn(&TensorType::f32([3]), |_| 9.0)),
+            ("index".into(), Tensor::new(TensorType::u32([5]), vec![newline, 1.0, nothing, newline, 0.0])),
+            ("weights".into(), Tensor::from_fn(&TensorType::f32([5, 3]), |at| 10f64.powi(at[0] as i32))),
+        ]);
+        let found = evaluate_outputs(&g, &leaves).unwrap();
+        let rows: Vec<f64> = found["rows"].data.iter().step_by(3).copied().collect();
+        assert_eq!(rows, [9.0, 2.0, 0.0, 9.0, 1.0]);
+        assert_eq!(found["tokens.grad"].data, [1e4, 1e4, 1e4, 10.0, 10.0, 10.0]);
+        assert_eq!(found["newline.grad"].data, [1001.0; 3]);
+        assert!(Trainable::FULL.contains("model.image_newline") && !Trainable::LORA.contains("model.image_newline"));
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Tokenizer {
     }
 
     /// Renders a conversation with the checkpoint's own template and tokenises it as the library does: where the tokenizer
-    /// has a token for the image tag, all in one, so that text behind a picture does not begin anew.
+    /// has a token for the image tag, all in one, so that text behind a picture does not begin anew. The
+    /// beginning-of-sequence token stands in front unless the template writes it.
     ///
     /// # Errors
     /// The template fails on the conversation, or the tokenizer does.
@@ -51,9 +52,11 @@ impl Tokenizer {
         has_image: bool,
     ) -> Result<Encoded, TextError> {
         let prompt = template.render(turns, has_image)?;
-        let Some(image) = self.id_of(IMAGE_TAG).filter(|_| has_image) else { return self.encode_prompt(&prompt) };
+        let Some(image) = self.id_of(IMAGE_TAG).filter(|_| has_image) else {
+            return self.encode_pieces(&prompt, true);
+        };
         let tokens = self.tokens(&prompt.pieces.join(IMAGE_TAG))?;
-        let mut encoded = self.opened(&tokens);
+        let mut encoded = self.opened(&tokens, true);
         for token in tokens {
             let id = if token.id == image { IMAGE } else { i64::from(token.id) };
             encoded.push(id, id != IMAGE && prompt.is_target(token.end));
@@ -61,15 +64,18 @@ impl Tokenizer {
         Ok(encoded)
     }
 
-    /// Tokenises a prompt. Each piece of text is tokenised alone; the beginning-of-sequence token comes once, in front,
-    /// unless the text itself begins with it. A token is a target if its characters end inside an answer: behind its first
-    /// position, and not behind its last.
+    /// Tokenises a prompt. Each piece of text is tokenised alone; the beginning-of-sequence token comes once, in front.
+    /// A token is a target if its characters end inside an answer: behind its first position, and not behind its last.
     ///
     /// # Errors
     /// The tokenizer fails on a piece.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Encoded, TextError> {
+        self.encode_pieces(prompt, false)
+    }
+
+    fn encode_pieces(&self, prompt: &Prompt, may_be_opened: bool) -> Result<Encoded, TextError> {
         let pieces = prompt.pieces.iter().map(|piece| self.tokens(piece)).collect::<Result<Vec<_>, _>>()?;
-        let mut encoded = self.opened(pieces.first().map_or(&[], Vec::as_slice));
+        let mut encoded = self.opened(pieces.first().map_or(&[], Vec::as_slice), may_be_opened);
         let mut offset = 0;
         for (index, (piece, tokens)) in prompt.pieces.iter().zip(&pieces).enumerate() {
             if index > 0 {
@@ -84,10 +90,11 @@ impl Tokenizer {
         Ok(encoded)
     }
 
-    /// The beginning of a sequence whose text begins with these tokens.
-    fn opened(&self, first: &[Token]) -> Encoded {
+    /// The beginning of a sequence whose text begins with these tokens, which may hold the tokens in front already.
+    fn opened(&self, first: &[Token], may_be_opened: bool) -> Encoded {
         let mut encoded = Encoded { ids: Vec::new(), labels: Vec::new() };
-        if !first.iter().map(|token| token.id).take(self.prefix().len()).eq(self.prefix().iter().copied()) {
+        let start = first.iter().map(|token| token.id).take(self.prefix().len());
+        if !(may_be_opened && start.eq(self.prefix().iter().copied())) {
             self.prefix().iter().for_each(|id| encoded.push(i64::from(*id), false));
         }
         encoded

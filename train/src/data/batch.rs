@@ -152,6 +152,7 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::data::defect::{Place, Rule};
+    use viral_model::image::Layout;
     use viral_model::text::{Encoded, IGNORED, IMAGE};
 
     const GEOMETRY: Geometry = Geometry { visual_tokens: 2, max_length: 8, image_side: 1 };
@@ -207,6 +208,46 @@ mod tests {
         assert_eq!(batch.vra_positions, [NONE, NONE, 16, 17]);
         assert_eq!(batch.vra_weights, [0.0, 0.0, 0.5, 0.5]);
         assert_eq!(batch.contributing, 1);
+    }
+
+    /// Two pictures of two tokens a side, one with a wide canvas and one with a tall one: whole pictures come first.
+    #[test]
+    fn tiles_come_behind_all_whole_pictures() {
+        let geometry = Geometry { visual_tokens: 4, max_length: 64, image_side: 1 };
+        let tiled = |grid: [usize; 2], first: f32| {
+            let layout = Layout { grid, size: grid };
+            let encoded = Encoded { ids: vec![1, IMAGE, 6], labels: vec![IGNORED, IGNORED, 6] };
+            let sample = Sample::splice(&encoded, geometry, Some(layout)).unwrap_or_else(|error| panic!("{error}"));
+            let pixels = (0..3).flat_map(|tile| [first + tile as f32; 3]).collect();
+            Row { name: String::new(), sample, pixels: Some(pixels), aligned: true, defect: None }
+        };
+        let batch = Batch::assemble(&[tiled([1, 2], 1.0), tiled([2, 1], 4.0)], geometry);
+        assert_eq!(batch.bucket, Bucket { batch: 2, tokens: 24, images: 2, tiles: 4, targets: 16 });
+        let squares: Vec<f32> = batch.pixels.chunks(3).map(|square| square[0]).collect();
+        assert_eq!(squares, [1.0, 4.0, 2.0, 3.0, 5.0, 6.0]);
+        // Tokens 0 to 7 are those of the whole pictures, 8 to 11 the first tile's, and so on.
+        let n = NEWLINE;
+        let wide = [0, 1, 2, 3, 8, 9, 12, 13, n, 10, 11, 14, 15, n];
+        let tall = [4, 5, 6, 7, 16, 17, n, 18, 19, n, 20, 21, n, 22, 23, n];
+        assert_eq!(batch.visual_index[1..][..wide.len()], wide);
+        assert_eq!(batch.visual_index[25..][..tall.len()], tall);
+        // The whole picture is what is aligned.
+        assert_eq!(batch.vra_positions, [1, 2, 3, 4, 25, 26, 27, 28]);
+        assert_eq!((batch.vra_weights, batch.contributing), (vec![0.125; 8], 2));
+        assert_eq!(used(&batch.target_positions), [(0, 14), (1, 24 + 16)]);
+    }
+
+    #[test]
+    fn a_picture_in_tiles_is_aligned_while_its_whole_is_there() {
+        let layout = Layout { grid: [1, 2], size: [1, 2] };
+        let encoded = Encoded { ids: vec![IMAGE], labels: vec![IGNORED] };
+        let contributes = |max_length| {
+            let geometry = Geometry { visual_tokens: 4, max_length, image_side: 1 };
+            let sample = Sample::splice(&encoded, geometry, Some(layout)).unwrap_or_else(|error| panic!("{error}"));
+            let row = Row { name: String::new(), sample, pixels: None, aligned: true, defect: None };
+            Batch::assemble(&[row], geometry).contributing
+        };
+        assert_eq!([3, 4, 9, 14].map(contributes), [0, 1, 1, 1]);
     }
 
     #[test]
