@@ -177,7 +177,8 @@ impl Dataset {
         let entry = self.entry(position)?;
         let record = self.read(entry)?;
         let size = entry.size.map(|size| size.map(|side| side as usize));
-        let size = size.or_else(|| check_header(&self.locate(entry, &record).ok()?).ok());
+        let unmeasured = || record.image.is_some().then(|| check_header(&self.locate(entry, &record).ok()?).ok())?;
+        let size = size.or_else(unmeasured);
         let sample = self.sample(entry, &record, size, prepare, geometry)?;
         let (name, aligned) = (self.name(entry, &record), prepare.aligned(&record));
         let mut row = Row { name, sample, pixels: None, aligned, defect: None };
