@@ -197,10 +197,6 @@ fn chat_templates(corpus: &mut Corpus) {
             "a text that doubles",
             "{% set n = namespace(s='xy') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
         ),
-        (
-            "a list that doubles",
-            "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}",
-        ),
         ("a gigabyte at once", "{{ 'x' * 1000000000 }}"),
         ("gigabytes in pieces", "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}"),
         ("a macro that calls itself", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),

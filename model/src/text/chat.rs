@@ -1,7 +1,8 @@
 //! Chat templates: a checkpoint's own way of writing a conversation down, a program in the Jinja language.
 //!
 //! Reference: the library's `apply_chat_template`. Templates come with weights from anywhere, so they run under fuel, which pays
-//! for every instruction and every byte, and reach nothing but the conversation.
+//! for every instruction and every byte, and reach nothing but the conversation. One thing escapes it: the engine joins lists
+//! without copying them, so a list that doubles (`a + a`, again and again) is paid for only after it was written down.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
