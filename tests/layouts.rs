@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::{Value as Json, json};
 use support::cases::Case;
+use support::combinations::write_teacher;
+use support::releases::{DEPTH_ANYTHING, RADIO_GIANT, SAM};
 use support::runs::Run;
 use support::torch::{Stored, save};
 use support::weights::{ORIGINAL, Renames};
@@ -80,6 +82,41 @@ impl Model {
     fn assert_same(&self, config: &Config, place: &str) {
         // The adapter's configuration names the model's directory.
         Run::new(config).bits().assert_equal(&Run::new(&self.config).bits(), &["adapter_config.json"], place);
+    }
+}
+
+/// Teachers as research releases have them: one PyTorch file under other names, query, key and value in one, and without
+/// config.json where the tensors say everything.
+#[test]
+fn releases_of_teachers() {
+    let model = Model::new();
+    // DINOv2 and the other RADIOs are these without a prefix, a gate and scales.
+    for (name, release, has_config) in
+        [("depth-anything", DEPTH_ANYTHING, true), ("sam", SAM, false), ("radio-giant", RADIO_GIANT, true)]
+    {
+        let mut config = model.config.clone();
+        (config.model.adapter, config.vra.teacher) = (None, model.dir(&format!("{name}-library")));
+        write_teacher(&config.vra.teacher, name);
+        let mut parts: BTreeMap<String, BTreeMap<Option<usize>, Stored>> = BTreeMap::new();
+        for (canonical, stored) in read(&config.vra.teacher.join("model.safetensors")) {
+            let (name, third) = release.name(&canonical);
+            parts.entry(name).or_default().insert(third, stored);
+        }
+        let joined = parts.into_iter().map(|(name, parts)| {
+            let whole = parts.into_values().reduce(|mut whole, part| {
+                whole.1[0] += part.1[0];
+                whole.2.extend(part.2);
+                whole
+            });
+            (name, whole.unwrap())
+        });
+        let library = config.clone();
+        config.vra.teacher = model.dir(&format!("{name}-release"));
+        save(&config.vra.teacher.join("release.pth"), &joined.collect(), false);
+        if has_config {
+            fs::copy(library.vra.teacher.join("config.json"), config.vra.teacher.join("config.json")).unwrap();
+        }
+        Run::new(&config).bits().assert_equal(&Run::new(&library).bits(), &[], name);
     }
 }
 

@@ -30,7 +30,7 @@ fn sample_inventory() -> Inventory {
             TensorSpec::new("model.language_model.norm.weight", [4]),
             TensorSpec::new("model.language_model.layers.0.mlp.up_proj.weight", [1, 1]),
         ],
-        unused: Vec::new(),
+        ..Inventory::default()
     }
 }
 
@@ -154,10 +154,10 @@ fn integer_weights_are_refused_but_ignored_where_nothing_reads_them() {
     bytes.extend([0; 8]);
     fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
     let checkpoint = Checkpoint::open(dir.path(), NameMap::Verbatim).unwrap();
-    let mut inventory = Inventory { required: vec![TensorSpec::new("a", [1])], unused: Vec::new() };
+    let mut inventory = Inventory { required: vec![TensorSpec::new("a", [1])], ..Inventory::default() };
     let text = message(checkpoint.check(&inventory));
     assert!(text.contains("tensor a is of type I64, expected F32, F16 or BF16"), "{text}");
-    inventory = Inventory { required: Vec::new(), unused: vec!["a".into()] };
+    inventory = Inventory { unused: vec!["a".into()], ..Inventory::default() };
     checkpoint.check(&inventory).unwrap();
 }
 

@@ -229,7 +229,7 @@ fn network(
     let target = teachers::targets(g, teacher, &path, x);
 
     let tokens = projector::multi_modal(g, config, policy, features);
-    let visual = Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) };
+    let visual = Visual { tokens, index: shape.input(g, BatchInput::VisualIndex), newline: None };
     let ids = shape.input(g, BatchInput::TokenIds);
     let h0 = llava::embed(g, &config.text, policy, [shape.batch, shape.tokens], ids, Some(visual));
     let states = llama::hidden_states(g, &config.text, Some(adapters), None, policy, h0);

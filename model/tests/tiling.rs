@@ -13,7 +13,8 @@ use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::{DType, TensorType};
 use viral_model::config::{ImageProcessorConfig, LlavaConfig};
-use viral_model::graph::{Trainable, llava, projector, vision};
+use viral_model::graph::llava::{self, Visual};
+use viral_model::graph::{Trainable, projector, vision};
 use viral_model::image::{Aspect, ImageProcessor, Picture, TiledToken, Tiling};
 
 #[test]
@@ -72,9 +73,9 @@ fn packed(config: &LlavaConfig, tiles: usize, pixels: Vec<f64>, order: &[TiledTo
     let x = g.input("pixels", DType::F32, &[tiles, 3, side, side]);
     let features = vision::features(&mut g, config, x);
     let tokens = projector::multi_modal(&mut g, config, Trainable::NOTHING, features);
-    let table = llava::with_newline(&mut g, &config.text, tokens);
     let index = g.input("index", DType::U32, &[order.len()]);
-    let packed = g.gather(table, index, false);
+    let newline = llava::newline(&mut g, config, Trainable::NOTHING);
+    let packed = Visual { tokens, index, newline }.rows(&mut g);
     g.output("packed", packed);
     g.verify().unwrap();
     let mut leaves: HashMap<String, Tensor> = g
@@ -86,7 +87,7 @@ fn packed(config: &LlavaConfig, tiles: usize, pixels: Vec<f64>, order: &[TiledTo
         .collect();
     let row = |token: &TiledToken| match *token {
         TiledToken::Patch { tile, patch } => (tile * patches + patch) as f64,
-        TiledToken::Newline => (tiles * patches) as f64,
+        TiledToken::Newline => f64::from(llava::NEWLINE),
     };
     let index = Tensor::new(TensorType::u32([order.len()]), order.iter().map(row).collect());
     leaves.insert("pixels".into(), Tensor::new(TensorType::f32([tiles, 3, side, side]), pixels));

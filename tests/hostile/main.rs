@@ -15,7 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use viral_model::config::LlavaConfig;
 use viral_model::image::{DecodeLimits, decode};
-use viral_model::text::{Prompt, Tokenizer};
+use viral_model::text::{ChatTemplate, Prompt, Tokenizer};
 use viral_model::weights::TensorFile;
 use viral_train::{Error, Kind};
 
@@ -88,6 +88,7 @@ fn hostile_files_are_refused() {
     weights::damage(&mut corpus);
     pictures(&mut corpus);
     tokenizers(&mut corpus);
+    chat_templates(&mut corpus);
     configurations(&mut corpus);
     println!("{} files", corpus.count);
     assert!(corpus.count > 200);
@@ -184,6 +185,26 @@ fn tokenizers(corpus: &mut Corpus) {
     for (what, bytes) in models {
         fs::write(dir.join("tokenizer.model"), bytes).unwrap();
         corpus.refused(what, "tokenizer.model", || Tokenizer::from_dir(&dir));
+    }
+}
+
+fn chat_templates(corpus: &mut Corpus) {
+    let dir = corpus.path("chat");
+    fs::create_dir_all(&dir).unwrap();
+    for (what, template) in [
+        ("loops in loops", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+        (
+            "a text that doubles",
+            "{% set n = namespace(s='xy') %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+        ),
+        ("a gigabyte at once", "{{ 'x' * 1000000000 }}"),
+        ("gigabytes in pieces", "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}"),
+        ("a macro that calls itself", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),
+        ("another file", "{% include '/etc/passwd' %}"),
+        ("Python's insides", "{{ ''.__class__.__mro__[1].__subclasses__() }}"),
+    ] {
+        fs::write(dir.join("chat_template.jinja"), template).unwrap();
+        corpus.refused(what, "chat_template.jinja", || ChatTemplate::from_dir(&dir));
     }
 }
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from torch import nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from counter import content, probe
 from data import IGNORE
-from teachers import Teacher, make_teacher
+from llava_next import NextTrainer
+from teachers import RadioGiant, Teacher, make_teacher
 from toys import rename_processor
 from trainer import Trainer, read_config
 
@@ -33,6 +35,9 @@ SAM = {
     "model_type": "sam_vision_model", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 128,
     "patch_size": 16, "window_size": 3, "global_attn_indexes": [1], "output_channels": 12, "mlp_ratio": 2.0,
 }  # fmt: skip
+
+GRIDS = [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]]  # rows and columns of tiles; LLaVA-NeXT's own
+PINPOINTS = [[rows * CLIP["image_size"], columns * CLIP["image_size"]] for rows, columns in GRIDS]
 
 PARTS = {
     "text": {
@@ -55,6 +60,7 @@ PARTS = {
         "clip": {"vision_config": CLIP},
         "clip-layers": {"vision_config": CLIP, "vision_feature_layer": [1, -2]},
         "clip-full": {"vision_config": CLIP, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
+        "clip-tiles": {"model_type": "llava_next", "vision_config": CLIP, "image_grid_pinpoints": PINPOINTS},
         "siglip2": {"vision_config": SIGLIP2, "vision_feature_select_strategy": "full"},
         # 62 pixels are four patches of 14; the rest is not seen.
         "siglip": {
@@ -75,6 +81,11 @@ PARTS = {
             "model_type": "radio", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0,
             "patch_size": 16, "max_img_size": 128, "num_cls_tokens": 2, "num_registers": 3,
         },
+        "radio-giant": {
+            "model_type": "radio", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0,
+            "patch_size": 14, "max_img_size": 112, "num_cls_tokens": 1, "num_registers": 4, "use_swiglu_ffn": True,
+            "layer_scale": True, "patch_bias": True, "model_norm": True, "feature_normalizer": True,
+        },
     },
 }  # fmt: skip
 
@@ -86,6 +97,9 @@ CASES = {
     "qwen2.5-siglip2": ("qwen2.5", "siglip2", "sam", {}),
     "layers": ("vicuna", "clip-layers", "radio", {}),
     "tied": ("qwen2.5-tied", "clip", "dinov2", {}),
+    "tiles": ("vicuna", "clip-tiles", "dinov2", {}),
+    "siglip2-teacher": ("vicuna", "clip", "siglip2", {}),
+    "radio-giant": ("qwen2.5", "siglip2", "radio-giant", {}),
     "own-size": ("qwen2.5", "siglip2", "clip", {"teacher_size": "own"}),
 }
 
@@ -156,7 +170,8 @@ def train(case: Path, teacher: dict) -> dict:
     config = read_config(case / "config.toml")
     config["model"]["adapter"] = None
     torch.manual_seed(0)
-    return probe_training(Trainer(config, teacher=fill_teacher(teacher)))
+    is_tiled = json.loads((case / "llava" / "config.json").read_text())["model_type"] == "llava_next"
+    return probe_training((NextTrainer if is_tiled else Trainer)(config, teacher=fill_teacher(teacher)))
 
 
 def probe_training(trainer: Trainer) -> dict:
@@ -185,14 +200,16 @@ def activations(output) -> dict[str, list[float]]:
 
 
 def write_llava(folder: Path, text: str, encoder: str, base: Path) -> None:
-    model = LlavaForConditionalGeneration(LlavaConfig(**llava_config(text, encoder)))
-    fill_llava(model)
+    model = make_llava(text, encoder)
     model.save_pretrained(folder)
     side = PARTS["encoder"][encoder]["vision_config"]["image_size"]
     processor = json.loads((base / "llava" / "preprocessor_config.json").read_text())
     processor |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     rename_processor(folder / "preprocessor_config.json")
+    if "image_grid_pinpoints" in PARTS["encoder"][encoder]:
+        settings = {"image_processor_type": "LlavaNextImageProcessor", "image_grid_pinpoints": PINPOINTS, "do_pad": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor | settings))
     shutil.copy(base / "llava" / "tokenizer.json", folder)
 
 
@@ -206,13 +223,22 @@ def llava_config(text: str, encoder: str) -> dict:
 
 
 @torch.no_grad()
-def fill_llava(model: LlavaForConditionalGeneration) -> None:
+def make_llava(text: str, encoder: str) -> nn.Module:
+    """A model with contents by its tensors' names."""
+    config = llava_config(text, encoder)
+    if config.pop("model_type", "llava") == "llava_next":
+        model = LlavaNextForConditionalGeneration(LlavaNextConfig(**config))
+    else:
+        model = LlavaForConditionalGeneration(LlavaConfig(**config))
     for name, parameter in model.named_parameters():
         parameter.copy_(content(name.replace(".vision_model.", "."), tuple(parameter.shape)))
+    return model
 
 
 def fill_teacher(config: dict) -> Teacher:
     """A teacher with contents by the names in its files."""
+    if config.get("layer_scale"):
+        return RadioGiant(config)
     teacher = make_teacher(config)
     with tempfile.TemporaryDirectory() as folder:
         teacher.model.save_pretrained(folder)
@@ -232,14 +258,17 @@ def features() -> dict[str, Tensor]:
     """Features of the picture whose pixels are `content("pixels")`, by every encoder and every teacher."""
     result = {}
     for name, part in PARTS["encoder"].items():
-        model = LlavaForConditionalGeneration(LlavaConfig(**llava_config("vicuna", name))).eval()
-        fill_llava(model)
+        model = make_llava("vicuna", name).eval()
         side = part["vision_config"]["image_size"]
         pixels = content("pixels", (1, 3, side, side))
         # The library's own method, up to the projector.
         seen = []
         model.model.multi_modal_projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        model.model.get_image_features(pixels)
+        if "image_grid_pinpoints" in part:
+            # A square picture has two tiles beside the whole; all of them are the same here.
+            model.model.get_image_features(pixels.expand(1, 3, -1, -1, -1), torch.tensor([[side, side]]))
+        else:
+            model.model.get_image_features(pixels)
         result[f"encoder.{name}"] = seen[0][0].contiguous()
     for name, part in PARTS["teacher"].items():
         teacher = fill_teacher(part)

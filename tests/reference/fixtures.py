@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cases import CASES, Case, make_shared
+from chat import write_chat
 from combinations import BASE, write_networks
 from data import IGNORE
 from network import Network
@@ -43,6 +44,7 @@ def main() -> None:
             write_inputs(root / case.name, case)
             write_expected(root / case.name, case)
         write_objectives(root / "objectives")
+        write_chat(root / "chat", root / BASE / "llava" / "tokenizer.json")
         write_networks(root / "networks", root / BASE)
         write_precision(root / "networks", root / BASE)
         write_tiling(root / "networks")

@@ -60,20 +60,21 @@ class Network(nn.Module):
     """Built from the directories that `config` names; `adapter` overrides the configured starting point, `teacher` the directory."""
 
     attention = "eager"  # transformers' name of an implementation
+    model_type, processor_type = LlavaForConditionalGeneration, CLIPImageProcessorPil
 
     def __init__(self, config: dict, adapter: Path | None, teacher: Teacher | None = None):
         super().__init__()
         self.vra, self.residual, self.max_length = config["vra"], config["residual"], config["train"]["max_length"]
         path = Path(config["model"]["path"])
-        self.processor = CLIPImageProcessorPil.from_pretrained(path)
-        base = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32, attn_implementation=self.attention)
+        self.processor = self.processor_type.from_pretrained(path)
+        base = self.model_type.from_pretrained(path, dtype=torch.float32, attn_implementation=self.attention)
         base.requires_grad_(False)
         stage, method = config["train"]["stage"], config["train"]["method"]
         self.peft: nn.Module | None = None
         if (stage, method) == ("finetune", "lora"):
             self.peft = self.with_lora(base, config["lora"])
             base = self.peft.base_model.model
-        self.llava: LlavaForConditionalGeneration = base
+        self.llava: nn.Module = base
         self.llava.model.multi_modal_projector.requires_grad_(True)
         if (stage, method) == ("finetune", "full"):
             self.llava.model.language_model.requires_grad_(True)
@@ -174,7 +175,7 @@ class Network(nn.Module):
         rows, labels, visual = [], [], []
         for token, label in zip(sample.ids, sample.labels):
             if token == IMAGE:
-                row = self.llava.model.multi_modal_projector(features)  # (N, D)
+                row = self.visual_tokens(features, pixels)
             else:
                 row = embed(torch.tensor([token]))
             rows.append(row)
@@ -182,6 +183,10 @@ class Network(nn.Module):
             visual += [token == IMAGE] * len(row)
         n = self.max_length
         return torch.cat(rows)[:n], torch.tensor(labels)[:n], torch.tensor(visual)[:n], features
+
+    def visual_tokens(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """What stands in the place of a picture. (N, D)"""
+        return self.llava.model.multi_modal_projector(features)
 
     @torch.no_grad()
     def clip_features(self, pixels: Tensor) -> Tensor:
@@ -230,18 +235,22 @@ class Network(nn.Module):
             return torch.zeros(()), targets
         losses = []
         for b, at in enumerate(visual):
-            if pixels[b] is None or at.sum() != self.grid() ** 2:
+            if pixels[b] is None or not self.is_whole(at):
                 continue
             if self.vra["only_coco"] and not samples[b].image.startswith("coco"):
                 continue
             targets[b] = self.target(features[b], pixels[b])
             for j, layer in enumerate(self.vra["layers"]):
-                states = hidden[layer][b, : len(at)][at]  # (N, D)
+                states = hidden[layer][b, : len(at)][at][: self.grid() ** 2]  # (N, D)
                 if self.alignment_projector is not None:
                     projector = self.alignment_projector
                     states = (projector[j] if self.vra["multiple_projectors"] else projector)(states)  # (N, d)
                 losses.append(OBJECTIVES[self.vra["objective"]](states, targets[b]))
         return torch.stack(losses).mean() if losses else torch.zeros(()), targets
+
+    def is_whole(self, visual: Tensor) -> bool:
+        """Whether truncation has left all that is aligned of a picture."""
+        return bool(visual.sum() == self.grid() ** 2)
 
     @torch.no_grad()
     def target(self, features: Tensor, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Position tables at other grids, as the networks' own code resamples them. Writes `networks/positions.json`."""
+"""Position tables at other grids and distances, as the networks' own code resamples them. Writes `networks/positions.json`."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counter import content, probe
+from transformers.models.sam.modeling_sam import SamVisionAttention
 
 WIDTH = 3
 
@@ -34,8 +35,17 @@ CASES = [
 ]
 
 
+# Rows of a stored table of relative positions, and the points on an axis that it is used for.
+DISTANCES = [(27, 14), (27, 24), (127, 14), (9, 4)]
+
+
 def write_positions(folder: Path) -> None:
     lines = []
+    for stored, points in DISTANCES:
+        table = content("rel_pos_h", (stored, WIDTH))
+        rows = SamVisionAttention.get_rel_pos(None, points, points, table).reshape(-1, WIDTH)
+        case = {"filter": "relative", "stored": stored, "points": points, "table": probe("table", rows)}
+        lines.append(json.dumps(case | {"rows": [[float(f"{x:.9g}") for x in rows[row]] for row in (0, points + 1, -1)]}))
     for name, resample, side, grid, has_class in CASES:
         extra = int(has_class)
         table = content("pos_embed", (extra + side * side, WIDTH))

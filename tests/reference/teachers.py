@@ -15,6 +15,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from counter import content
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -130,6 +132,73 @@ class Radio(Teacher):
 
     def features(self, pixels: Tensor) -> Tensor:
         return self.model(pixels).features[0]
+
+
+class RadioGiant(Radio):
+    """RADIO v2.5-g: a DINOv2 behind RADIO's front end, by the formulas of the release. Names are those of its files."""
+
+    def __init__(self, config: dict):
+        self.config, self.patch = config, config["patch_size"]
+        width, self.heads = config["hidden_size"], config["num_attention_heads"]
+        middle = -(-int(width * config["mlp_ratio"] * 2 / 3) // 8) * 8
+        shapes = {
+            "input_conditioner.norm_mean": (3, 1, 1),
+            "input_conditioner.norm_std": (3, 1, 1),
+            "patch_generator.embedder.weight": (width, 3 * self.patch**2),
+            "patch_generator.embedder.bias": (width,),
+            "patch_generator.pos_embed": (1, self.own_grid**2, width),
+            "patch_generator.cls_token.token": (config["num_cls_tokens"] + config["num_registers"], width),
+        }
+        for i in range(config["num_hidden_layers"]):
+            block = {
+                "norm1.weight": (width,), "norm1.bias": (width,), "attn.qkv.weight": (3 * width, width), "attn.qkv.bias": (3 * width,),
+                "attn.proj.weight": (width, width), "attn.proj.bias": (width,), "layer_scale1.lambda1": (width,),
+                "norm2.weight": (width,), "norm2.bias": (width,), "mlp.weights_in.weight": (2 * middle, width),
+                "mlp.weights_in.bias": (2 * middle,), "mlp.weights_out.weight": (width, middle), "mlp.weights_out.bias": (width,),
+                "layer_scale2.lambda1": (width,),
+            }  # fmt: skip
+            shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+        shapes |= {"norm.weight": (width,), "norm.bias": (width,), "feature_normalizer.mean": (width,)}
+        shapes |= {"feature_normalizer.tx": (width, width)}
+        self.tensors = {name: content(name, shape) for name, shape in shapes.items()}
+
+    @property
+    def width(self) -> int:
+        return self.config["hidden_size"]
+
+    @property
+    def own_grid(self) -> int:
+        return self.config["max_img_size"] // self.patch
+
+    def features(self, pixels: Tensor) -> Tensor:
+        t = self.tensors
+        x = (pixels - t["input_conditioner.norm_mean"]) / t["input_conditioner.norm_std"]
+        x = F.unfold(x, self.patch, stride=self.patch).transpose(1, 2)  # (1, N, 3 * p * p)
+        x = F.linear(x, t["patch_generator.embedder.weight"], t["patch_generator.embedder.bias"])
+        grid, own = pixels.shape[-1] // self.patch, self.own_grid
+        table = t["patch_generator.pos_embed"].reshape(1, own, own, -1).permute(0, 3, 1, 2)
+        x = x + F.interpolate(table, size=(grid, grid), mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+        tokens = t["patch_generator.cls_token.token"]
+        x = torch.cat([tokens[None], x], dim=1)
+        for i in range(self.config["num_hidden_layers"]):
+            x = self.block(x, f"blocks.{i}.")
+        x = self.layer_norm(x, "norm")[0, len(tokens) :]
+        return (x - t["feature_normalizer.mean"]) @ t["feature_normalizer.tx"].T
+
+    def block(self, x: Tensor, prefix: str) -> Tensor:
+        t = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        n, width = x.shape[1:]
+        qkv = F.linear(self.layer_norm(x, prefix + "norm1"), t["attn.qkv.weight"], t["attn.qkv.bias"])
+        q, k, v = qkv.reshape(n, 3, self.heads, width // self.heads).permute(1, 2, 0, 3)
+        weights = (q @ k.transpose(1, 2) * (width // self.heads) ** -0.5).softmax(-1)
+        attended = (weights @ v).transpose(0, 1).reshape(1, n, width)
+        x = x + t["layer_scale1.lambda1"] * F.linear(attended, t["attn.proj.weight"], t["attn.proj.bias"])
+        gate, up = F.linear(self.layer_norm(x, prefix + "norm2"), t["mlp.weights_in.weight"], t["mlp.weights_in.bias"]).chunk(2, -1)
+        fed = F.linear(F.silu(gate) * up, t["mlp.weights_out.weight"], t["mlp.weights_out.bias"])
+        return x + t["layer_scale2.lambda1"] * fed
+
+    def layer_norm(self, x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.tensors[name + ".weight"], self.tensors[name + ".bias"], 1e-6)
 
 
 KINDS = {

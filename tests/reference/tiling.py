@@ -11,11 +11,10 @@ import torch
 from transformers import LlavaNextConfig, LlavaNextModel
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from combinations import CLIP, llava_config
+from combinations import CLIP, PINPOINTS, llava_config
 from counter import content, probe, uniform
 
 SIDE = CLIP["image_size"]
-GRIDS = [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]]  # of tiles; LLaVA-NeXT's own
 # Width and height: square, wide, tall, tiny, extreme, larger than every candidate, and where unpadding rounds.
 SIZES = [(56, 56), (90, 60), (60, 90), (41, 77), (10, 10), (200, 20), (13, 170), (113, 112), (111, 112), (300, 250), (168, 56), (57, 169)]
 
@@ -28,12 +27,11 @@ def picture(width: int, height: int) -> np.ndarray:
 
 @torch.no_grad()
 def write_tiling(folder: Path) -> None:
-    pinpoints = [[rows * SIDE, columns * SIDE] for rows, columns in GRIDS]
     square = {"height": SIDE, "width": SIDE}
-    processor = LlavaNextImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=pinpoints, do_pad=False)
+    processor = LlavaNextImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=PINPOINTS, do_pad=False)
     config = llava_config("vicuna", "clip")
     text = config["text_config"] | {"num_hidden_layers": 1}
-    model = LlavaNextModel(LlavaNextConfig(**config | {"text_config": text, "image_grid_pinpoints": pinpoints})).eval()
+    model = LlavaNextModel(LlavaNextConfig(**config | {"text_config": text, "image_grid_pinpoints": PINPOINTS})).eval()
     for name, parameter in model.named_parameters():
         parameter.copy_(content("model." + name.replace(".vision_model.", "."), tuple(parameter.shape)))
     cases = []
@@ -51,6 +49,6 @@ def write_tiling(folder: Path) -> None:
                 "packed": probe("packed", packed),
             }
         )
-    settings = {"pinpoints": pinpoints}
+    settings = {"pinpoints": PINPOINTS}
     lines = ",\n".join(json.dumps(case) for case in cases)
     (folder / "tiling.json").write_text(json.dumps(settings)[:-1] + ',\n"cases": [\n' + lines + "\n]}\n")

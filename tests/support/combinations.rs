@@ -103,6 +103,7 @@ pub(crate) fn llava_config(text: &str, encoder: &str) -> Json {
         "image_token_index": 503,
         "pad_token_id": 504,
     });
+    // The encoder's part may name another class of models.
     config.as_object_mut().unwrap().extend(parts("encoder")[encoder].as_object().unwrap().clone());
     config
 }
@@ -122,12 +123,17 @@ fn write_llava(dir: &Path, text: &str, encoder: &str, base: &Path) {
     let side = &config["vision_config"]["image_size"];
     processor["size"] = json!({"shortest_edge": side});
     processor["crop_size"] = json!({"height": side, "width": side});
+    if let Some(pinpoints) = config.get("image_grid_pinpoints") {
+        processor["image_processor_type"] = json!("LlavaNextImageProcessor");
+        processor["image_grid_pinpoints"] = pinpoints.clone();
+    }
     fs::write(dir.join("preprocessor_config.json"), processor.to_string()).unwrap();
     fs::copy(base.join("tokenizer.json"), dir.join("tokenizer.json")).unwrap();
     write_weights(dir, &Inventory::llava(&LlavaConfig::from_dir(dir).unwrap()));
 }
 
-fn write_teacher(dir: &Path, name: &str) {
+/// Writes a teacher's directory as the library has it, contents out of the tensors' names.
+pub(crate) fn write_teacher(dir: &Path, name: &str) {
     fs::create_dir_all(dir).unwrap();
     fs::write(dir.join("config.json"), parts("teacher")[name].to_string()).unwrap();
     write_weights(dir, &Inventory::teacher(&*teacher(name)));

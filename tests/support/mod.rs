@@ -6,6 +6,7 @@
 pub(crate) mod cases;
 pub(crate) mod combinations;
 pub(crate) mod counter;
+pub(crate) mod releases;
 pub(crate) mod runs;
 pub(crate) mod torch;
 pub(crate) mod weights;

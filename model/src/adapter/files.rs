@@ -171,7 +171,7 @@ impl Adapter {
             views.insert(name, file.get(key)?);
         }
         let found = views.iter().map(|(name, view)| (name.as_str(), view.shape()));
-        Inventory { required, unused: Vec::new() }.compare(path, found, hint)?;
+        Inventory { required, ..Inventory::default() }.compare(path, found, hint)?;
         for (name, view) in views {
             let parameter = Parameter { shape: view.shape().to_vec(), values: view.to_f32()? };
             match self.parameters.get(&name) {

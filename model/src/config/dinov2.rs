@@ -48,6 +48,17 @@ pub enum Dinov2Ffn {
     },
 }
 
+impl Dinov2Ffn {
+    /// The part that is as large as an MLP of `wide` units. A gated one has two thirds of them, rounded up to a multiple
+    /// of 8.
+    pub(crate) fn of_width(wide: usize, act: Activation, is_gated: bool) -> Self {
+        match is_gated {
+            true => Self::SwiGlu { hidden: ((wide as f64 * 2.0 / 3.0) as usize).div_ceil(8) * 8 },
+            false => Self::Mlp { hidden: wide, act },
+        }
+    }
+}
+
 impl Dinov2Config {
     /// Patches along one side of the stored position table.
     pub fn grid(&self) -> usize {
@@ -94,11 +105,7 @@ impl Dinov2Config {
         let act = s.activation("hidden_act", Activation::Gelu, &[Activation::Gelu, Activation::GeluTanh])?;
         let mlp_ratio = s.positive("mlp_ratio", 4.0)?;
         let wide = (hidden_size as f64 * mlp_ratio) as usize;
-        let ffn = match s.flag("use_swiglu_ffn", false)? {
-            // Two thirds of the MLP's width, rounded up to a multiple of 8.
-            true => Dinov2Ffn::SwiGlu { hidden: ((wide as f64 * 2.0 / 3.0) as usize).div_ceil(8) * 8 },
-            false => Dinov2Ffn::Mlp { hidden: wide, act },
-        };
+        let ffn = Dinov2Ffn::of_width(wide, act, s.flag("use_swiglu_ffn", false)?);
         let config = Self {
             hidden_size,
             layers: s.layers("num_hidden_layers", 12)?,

@@ -17,7 +17,7 @@ pub enum FeatureSelect {
     Full,
 }
 
-/// A LLaVA model in the Hugging Face layout (`model_type` "llava").
+/// A LLaVA model in the Hugging Face layout (`model_type` "llava" or "llava_next").
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlavaConfig {
     /// The decoder.
@@ -58,7 +58,7 @@ impl LlavaConfig {
         (self.visual_tokens() == self.vision.patches()).then(|| self.vision.grid())
     }
 
-    /// Visual tokens of one picture.
+    /// Visual tokens of one picture, or of one tile of a LLaVA-NeXT's.
     pub fn visual_tokens(&self) -> usize {
         match self.feature_select {
             FeatureSelect::Patches => self.vision.patches(),
@@ -132,6 +132,10 @@ impl LlavaConfig {
             // The library would leave out the first patch, of which nobody would hear.
             const KEY: &str = "vision_feature_select_strategy";
             return Err(s.unsupported(KEY, "full (a SigLIP tower has no class token that `default` could leave out)"));
+        }
+        if is_next && feature_select == FeatureSelect::Full && vision.family == VisionFamily::Clip {
+            // A class token has no place in the map of patches.
+            return Err(s.unsupported("vision_feature_select_strategy", "default, in a llava_next with a CLIP tower"));
         }
         let index_key = if s.value("image_token_index").is_some() { "image_token_index" } else { "image_token_id" };
         Ok(Self {

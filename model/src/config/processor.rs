@@ -130,7 +130,7 @@ impl ImageProcessorConfig {
             return Err(s.wrong("image_std", "numbers other than zero"));
         }
         let pads = s.flag("do_pad", class == Class::Sam)?;
-        if pads && !matches!(class, Class::Llava | Class::Sam) {
+        if pads && !matches!(class, Class::Llava | Class::Next | Class::Sam) {
             return Err(s.unsupported("do_pad", "false, or true for LlavaImageProcessor and SamImageProcessor"));
         }
         let pad_to = match pads && class == Class::Sam {
@@ -148,6 +148,8 @@ enum Class {
     Clip,
     /// LLaVA's own, which can pad to a square first.
     Llava,
+    /// LLaVA-NeXT's: CLIP's for each tile. Its `do_pad` makes numbers of tiles equal, which is no matter of pixels.
+    Next,
     /// That of SigLIP, and of SigLIP 2 at a fixed resolution: both sides scaled, nothing cut off.
     Siglip,
     /// SAM's: the long side scaled, the rest filled with zeros.
@@ -163,11 +165,13 @@ impl Class {
             return match base {
                 "CLIPImageProcessor" | "CLIPFeatureExtractor" | "BitImageProcessor" => Ok(Self::Clip),
                 "LlavaImageProcessor" => Ok(Self::Llava),
+                "LlavaNextImageProcessor" => Ok(Self::Next),
                 "SiglipImageProcessor" => Ok(Self::Siglip),
                 "SamImageProcessor" => Ok(Self::Sam),
                 _ => {
-                    let others = "LlavaImageProcessor, SiglipImageProcessor, SamImageProcessor, BitImageProcessor";
-                    Err(s.unsupported(key, &format!("CLIPImageProcessor, {others}")))
+                    let others = "SiglipImageProcessor, SamImageProcessor, BitImageProcessor";
+                    let llava = "LlavaImageProcessor, LlavaNextImageProcessor";
+                    Err(s.unsupported(key, &format!("CLIPImageProcessor, {llava}, {others}")))
                 }
             };
         }
@@ -179,12 +183,12 @@ impl Class {
     }
 
     fn crops(self) -> bool {
-        matches!(self, Self::Clip | Self::Llava)
+        matches!(self, Self::Clip | Self::Llava | Self::Next)
     }
 
     fn normalization(self) -> ([f64; 3], [f64; 3]) {
         match self {
-            Self::Clip | Self::Llava => (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+            Self::Clip | Self::Llava | Self::Next => (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
             Self::Siglip => (HALF, HALF),
             Self::Sam => (IMAGENET_MEAN, IMAGENET_STD),
         }
@@ -193,6 +197,7 @@ impl Class {
     fn size(self) -> ImageSize {
         match self {
             Self::Clip | Self::Llava => ImageSize::ShortestEdge(224),
+            Self::Next => ImageSize::ShortestEdge(336),
             Self::Siglip => ImageSize::Exact { height: 224, width: 224 },
             Self::Sam => ImageSize::LongestEdge(1024),
         }

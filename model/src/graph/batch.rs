@@ -14,6 +14,8 @@ pub struct BatchShape {
     pub tokens: usize,
     /// I, pictures of all sequences together.
     pub images: usize,
+    /// J, tiles that a LLaVA-NeXT sees beside the whole pictures; 0 for other models.
+    pub tiles: usize,
     /// S, supervised positions of all sequences together.
     pub targets: usize,
     /// H and W, sides of a picture in pixels.
@@ -25,11 +27,12 @@ pub struct BatchShape {
 /// An input of a micro-batch. Rows of `B·T` positions are addressed as `row · T + position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BatchInput {
-    /// Normalised pixels of the pictures, `f32[I,3,H,W]`.
+    /// Normalised pixels of the whole pictures and, behind them, of their tiles: `f32[I+J,3,H,W]`.
     Pixels,
     /// Text token at each position, [`NO_ROW`](super::llava::NO_ROW) at visual tokens and padding; `u32[B·T]`.
     TokenIds,
-    /// Visual token (`image · N + patch`) at each position, `NO_ROW` elsewhere; `u32[B·T]`.
+    /// Visual token at each position: `image · N + patch`, `(I + tile) · N + patch`, or
+    /// [`NEWLINE`](super::llava::NEWLINE); `NO_ROW` elsewhere. `u32[B·T]`.
     VisualIndex,
     /// Position whose logits predict a supervised token, `NO_ROW` in unused slots; `u32[S]`.
     TargetPositions,
@@ -37,7 +40,7 @@ pub enum BatchInput {
     TargetIds,
     /// Weight of its loss: 1 over the number of supervised tokens, 0 in unused slots; `f32[S]`.
     TargetWeights,
-    /// Position of each visual token of a picture that was not cut, `NO_ROW` for the others; `u32[I·N]`.
+    /// Position of each visual token of a whole picture that was not cut, `NO_ROW` for the others; `u32[I·N]`.
     VraPositions,
     /// Weight of its loss: 1 over N and the number of pictures that take part, 0 for the others; `f32[I·N]`.
     VraWeights,
@@ -76,17 +79,22 @@ impl BatchInput {
 }
 
 impl BatchShape {
-    /// Extents for a model.
+    /// Extents for a model, without tiles.
     pub fn new(config: &LlavaConfig, batch: usize, tokens: usize, images: usize, targets: usize) -> Self {
         let (image_size, visual_tokens) = (config.vision.image_size, config.visual_tokens());
-        Self { batch, tokens, images, targets, image_size, visual_tokens }
+        Self { batch, tokens, images, tiles: 0, targets, image_size, visual_tokens }
+    }
+
+    /// The same with a number of tiles.
+    pub fn with_tiles(self, tiles: usize) -> Self {
+        Self { tiles, ..self }
     }
 
     /// Element type and shape of an input.
     pub fn ty(&self, input: BatchInput) -> TensorType {
         let positions = self.batch * self.tokens;
         let (dtype, shape) = match input {
-            BatchInput::Pixels => (DType::F32, vec![self.images, 3, self.image_size, self.image_size]),
+            BatchInput::Pixels => (DType::F32, vec![self.images + self.tiles, 3, self.image_size, self.image_size]),
             BatchInput::TokenIds | BatchInput::VisualIndex => (DType::U32, vec![positions]),
             BatchInput::TargetPositions | BatchInput::TargetIds => (DType::U32, vec![self.targets]),
             BatchInput::TargetWeights => (DType::F32, vec![self.targets]),

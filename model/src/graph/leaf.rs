@@ -14,7 +14,7 @@ pub struct Trainable {
     pub residual: bool,
     /// LoRA's matrices.
     pub adapters: bool,
-    /// The decoder's own tensors: embedding table, layers, norms and head.
+    /// The decoder's own tensors: embedding table, layers, norms and head, and LLaVA-NeXT's newline.
     pub language: bool,
 }
 
@@ -70,12 +70,14 @@ pub(super) enum Part {
 
 /// What the tensor of this name belongs to.
 pub(super) fn part_of(name: &str) -> Part {
-    const PREFIXES: [(&str, Part); 5] = [
+    const PREFIXES: [(&str, Part); 6] = [
         ("model.multi_modal_projector.", Part::Projector),
         ("alignment_projector.", Part::Alignment),
         ("residual_projector.", Part::Residual),
         ("model.language_model.", Part::Language),
         ("lm_head.", Part::Language),
+        // As in the original code, LLaVA-NeXT's newline is trained where the decoder is.
+        ("model.image_newline", Part::Language),
     ];
     if name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight") {
         return Part::Adapter;

@@ -18,7 +18,7 @@ pub struct Residual {
 /// The visual tokens at their positions and zeros elsewhere, as `like (B, T, D)`.
 pub fn at_positions(g: &mut Graph, visual: Visual, like: Value) -> Value {
     let shape = g.shape(like).to_vec();
-    let rows = g.gather(visual.tokens, visual.index, true);
+    let rows = visual.rows(g);
     g.reshape(rows, &shape)
 }
 

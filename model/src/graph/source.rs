@@ -10,7 +10,7 @@ use viral_compiler::{Graph, Value};
 
 use super::TEACHER;
 use super::leaf::{Part, part_of};
-use super::taps::{resample_grid, taps};
+use super::taps::{resample_grid, resample_rows, taps};
 
 /// Which file a tensor is loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,9 +86,9 @@ pub enum LeafSource {
         filter: Interpolation,
     },
     /// Rows of a table of relative positions, one for each pair of points on an axis: `(points, points, width)`, of which
-    /// row `(q, k)` is the stored row `q - k + points - 1`.
+    /// row `(q, k)` is the stored row `q - k + points - 1`. A table for another number of points is resampled, linearly.
     Relative {
-        /// Which file the stored table `(2·points - 1, width)` is in.
+        /// Which file the stored table is in, `(2·points - 1, width)` where it is made for these.
         origin: Origin,
         /// Canonical name of the stored table.
         name: String,
@@ -151,14 +151,12 @@ pub enum SourceError<E> {
         end: usize,
     },
     /// A stored table of relative positions has an unexpected form.
-    #[error("table `{name}` of shape {shape:?} does not hold the relative positions of {points} points")]
+    #[error("table `{name}` of shape {shape:?} does not hold relative positions in its rows")]
     RelativeTable {
         /// Canonical name.
         name: String,
         /// Stored shape.
         shape: Vec<usize>,
-        /// Points that it should be made for.
-        points: usize,
     },
 }
 
@@ -215,9 +213,11 @@ impl LeafSource {
             Self::Relative { origin, name, points } => {
                 let (shape, table) = load(*origin, name).map_err(SourceError::Load)?;
                 let width = shape.last().copied().unwrap_or(0).max(1);
-                if table.len() != (2 * points).saturating_sub(1) * width {
-                    return Err(SourceError::RelativeTable { name: name.clone(), shape, points: *points });
+                let (stored, distances) = (table.len() / width, (2 * points).saturating_sub(1));
+                if shape.len() != 2 || stored == 0 {
+                    return Err(SourceError::RelativeTable { name: name.clone(), shape });
                 }
+                let table = if stored == distances { table } else { resample_rows(&table, stored, distances, width) };
                 // Row q of the result runs backwards through the table, from distance q to distance q - points + 1.
                 let rows = (0..*points).flat_map(|q| (0..*points).map(move |k| q + points - 1 - k));
                 Ok(rows.flat_map(|row| &table[row * width..(row + 1) * width]).copied().collect())

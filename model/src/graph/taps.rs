@@ -49,6 +49,19 @@ pub(super) fn resample_grid(
     result
 }
 
+/// The rows of a table at another number, by linear interpolation.
+pub(super) fn resample_rows(table: &[f32], from: usize, to: usize, width: usize) -> Vec<f32> {
+    let mut result = Vec::with_capacity(to * width);
+    for taps in taps(Interpolation::Bilinear, to, from).chunks_exact(from) {
+        let mut row = vec![0.0; width];
+        for (old, tap) in table.chunks_exact(width).zip(taps).filter(|(_, tap)| **tap != 0.0) {
+            row.iter_mut().zip(old).for_each(|(sum, x)| *sum += tap * f64::from(*x));
+        }
+        result.extend(row.into_iter().map(|x: f64| x as f32));
+    }
+    result
+}
+
 fn two_taps(row: &mut [f64], at: f64) {
     let (left, t) = (at.floor(), at - at.floor());
     add_clamped(row, left, 1.0 - t);

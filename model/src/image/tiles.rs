@@ -39,6 +39,12 @@ pub enum TiledToken {
 }
 
 impl Tiling {
+    /// Tiles of the largest canvas.
+    pub fn most_tiles(&self) -> usize {
+        let area = (self.side * self.side).max(1);
+        self.canvases.iter().map(|[height, width]| height * width / area).max().unwrap_or(0)
+    }
+
     /// The layout of a picture: on the canvas where it is largest, and of several the one with the least margin.
     /// `None` without canvases.
     pub fn layout(&self, width: usize, height: usize) -> Option<Layout> {
@@ -78,6 +84,13 @@ impl Layout {
     /// Tiles, the whole picture among them.
     pub fn tiles(&self) -> usize {
         1 + self.grid[0] * self.grid[1]
+    }
+
+    /// How many visual tokens [`Self::tokens`] lists.
+    pub fn token_count(&self, patches: usize) -> usize {
+        let n = patches.max(1);
+        let [rows, columns] = self.unpadded(n);
+        n * n + rows.len() * (columns.len() + 1)
     }
 
     /// The picture's visual tokens for tiles of `patches` a side: those of the whole picture, then the tiles' as one map

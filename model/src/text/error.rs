@@ -53,6 +53,12 @@ pub enum TextError {
         /// What is there instead.
         problem: String,
     },
+    /// The checkpoint's chat template fails.
+    #[error("the model's chat template: {problem}")]
+    Chat {
+        /// What it says, or what is wrong with it.
+        problem: String,
+    },
     /// The tokenizer fails on a text.
     #[error("the tokenizer fails: {0}")]
     Tokenizer(String),

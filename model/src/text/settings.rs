@@ -52,6 +52,18 @@ impl Settings {
         token.filter(|_| adds)
     }
 
+    /// A setting of `tokenizer_config.json`.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.config.get(key)
+    }
+
+    /// The special tokens by their roles, such as `eos_token`.
+    pub(super) fn tokens(&self) -> BTreeMap<String, String> {
+        let tokens = self.config.iter().filter(|(key, _)| key.ends_with("_token"));
+        let text = |value: &Value| Some(value.get("content").unwrap_or(value).as_str()?.to_string());
+        tokens.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect()
+    }
+
     /// The settings of a SentencePiece model; `id_of` looks up its pieces.
     pub(super) fn for_sentencepiece(
         &self,

@@ -121,14 +121,15 @@ pub fn render(turns: &[Turn<'_>], options: RenderOptions) -> Result<Prompt, Text
     Ok(Prompt { pieces, answers: writer.answers })
 }
 
+/// Who speaks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     User,
     Assistant,
 }
 
 /// A first turn that is not the user's is dropped, so the list may begin with either role.
-fn check_roles(turns: &[Turn<'_>]) -> Result<Vec<Role>, TextError> {
+pub(super) fn check_roles(turns: &[Turn<'_>]) -> Result<Vec<Role>, TextError> {
     let mut roles: Vec<Role> = Vec::with_capacity(turns.len());
     for (index, turn) in turns.iter().enumerate() {
         let role = match turn.from {
@@ -201,7 +202,7 @@ fn plain(writer: &mut Writer, turns: &[Turn<'_>], roles: &[Role], options: Rende
 }
 
 /// In a record with a picture, a turn that has image tags gets exactly one, at its front and followed by a newline.
-fn normalised(value: &str, has_image: bool) -> Cow<'_, str> {
+pub(super) fn normalised(value: &str, has_image: bool) -> Cow<'_, str> {
     if !has_image || !value.contains(IMAGE_TAG) {
         return Cow::Borrowed(value);
     }
@@ -210,7 +211,7 @@ fn normalised(value: &str, has_image: bool) -> Cow<'_, str> {
 }
 
 /// Python's `str.strip`, which also takes off the four ASCII separators.
-fn strip(text: &str) -> &str {
+pub(super) fn strip(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
 

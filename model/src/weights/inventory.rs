@@ -30,6 +30,8 @@ pub struct Inventory {
     pub required: Vec<TensorSpec>,
     /// Prefixes of names that may be present and are not read.
     pub unused: Vec<String>,
+    /// Names of tables that may have another number of rows, to which they are resampled.
+    pub any_rows: Vec<String>,
 }
 
 impl Inventory {
@@ -66,7 +68,9 @@ impl Inventory {
     /// A teacher, under its canonical names: the tensors that its network reads.
     pub fn teacher(teacher: &dyn Teacher) -> Self {
         let required = teachers::tensors(teacher);
+        let is_relative = |name: &str| name.ends_with(".rel_pos_h") || name.ends_with(".rel_pos_w");
         Self {
+            any_rows: required.iter().map(|(name, _)| name.clone()).filter(|name| is_relative(name)).collect(),
             required: required.into_iter().map(|(name, shape)| TensorSpec { name, shape }).collect(),
             unused: teacher.unused(),
         }
@@ -84,7 +88,7 @@ impl Inventory {
         for TensorSpec { name, shape } in &self.required {
             match found.remove(name.as_str()) {
                 None => missing.push(name.clone()),
-                Some(other) if other != shape => {
+                Some(other) if other != shape && !(self.any_rows.contains(name) && fits_but_rows(other, shape)) => {
                     shapes.push(ShapeMismatch { name: name.clone(), expected: shape.clone(), found: other.to_vec() });
                 }
                 Some(_) => {}
@@ -162,4 +166,9 @@ impl Inventory {
         self.need(format!("{name}.weight"), [width]);
         self.need(format!("{name}.bias"), [width]);
     }
+}
+
+/// Whether two shapes differ in their first extent at most, and none is empty.
+fn fits_but_rows(found: &[usize], expected: &[usize]) -> bool {
+    found.len() == expected.len() && found.first().is_some_and(|&rows| rows > 0) && found.get(1..) == expected.get(1..)
 }

@@ -128,39 +128,55 @@ fn preview(config: &Config, records: std::ops::Range<usize>, out: &Path) -> Resu
         let invalid =
             |(_, detail)| Error { place: format!("record {position}"), ..Error::internal("no sample", detail) };
         let encoded = prepare.encode(&record).map_err(invalid)?;
+        let row = dataset.load(position, &*prepare, geometry)?;
         let mut text = format!("record {position}, id {}\n", escape(record.id.as_deref().unwrap_or("none")));
         let _ = writeln!(text, "{:>6}  {:>7}  {:>7}  text", "place", "id", "label");
         for (place, (&id, &label)) in encoded.ids.iter().zip(&encoded.labels).enumerate() {
             let piece = match u32::try_from(id) {
-                _ if id == IMAGE => format!("<image>: {} visual tokens", geometry.visual_tokens),
+                _ if id == IMAGE => format!("<image>: {} visual tokens", row.sample.visual_len),
                 Ok(id) => format!("{:?}", tokenizer.decode(&[id]).unwrap_or_default()),
                 Err(_) => String::new(),
             };
             let label = if label == IGNORED { "–".to_owned() } else { label.to_string() };
             let _ = writeln!(text, "{place:>6}  {id:>7}  {label:>7}  {}", escape(&piece));
         }
-        let row = dataset.load(position, &*prepare, geometry)?;
         let _ = writeln!(text, "{} tokens, {} supervised", row.sample.ids.len(), row.sample.targets.len());
         if let Some(pixels) = row.pixels {
             let file = out.join(format!("record-{position}.png"));
-            write_png(&file, &pixels, geometry.image_side, networks.processor.normalize)?;
+            let square = 3 * geometry.image_side.pow(2);
+            let (whole, tiles) = pixels.split_at(square.min(pixels.len()));
+            write_png(&file, whole, [1, 1], geometry.image_side, networks.processor.normalize)?;
             let _ = writeln!(text, "picture: {}", escape(&file.display().to_string()));
+            if let Some(layout) = row.sample.layout {
+                let file = out.join(format!("record-{position}-tiles.png"));
+                write_png(&file, tiles, layout.grid, geometry.image_side, networks.processor.normalize)?;
+                let [rows, columns] = layout.grid;
+                let _ = writeln!(text, "{rows} x {columns} tiles: {}", escape(&file.display().to_string()));
+            }
         }
         output::print(&(text + "\n"))?;
     }
     Ok(())
 }
 
-/// Preprocessed pixels as a picture: the normalisation is undone. // (3, H, W)
-fn write_png(file: &Path, pixels: &[f32], side: usize, normalize: Option<([f64; 3], [f64; 3])>) -> Result<()> {
+/// Preprocessed pixels of rows of tiles as one picture: the normalisation is undone. // (rows * columns, 3, H, W)
+fn write_png(
+    file: &Path,
+    pixels: &[f32],
+    [rows, columns]: [usize; 2],
+    side: usize,
+    normalize: Option<([f64; 3], [f64; 3])>,
+) -> Result<()> {
     let (mean, std) = normalize.unwrap_or(([0.0; 3], [1.0; 3]));
     let plane = side * side;
     let byte = |channel: usize, at: usize| {
         let value = pixels.get(channel * plane + at).copied().unwrap_or(0.0);
         ((f64::from(value) * std[channel] + mean[channel]) * 255.0).round().clamp(0.0, 255.0) as u8
     };
-    let picture = image::RgbImage::from_fn(side as u32, side as u32, |x, y| {
-        let at = y as usize * side + x as usize;
+    let picture = image::RgbImage::from_fn((columns * side) as u32, (rows * side) as u32, |x, y| {
+        let (x, y) = (x as usize, y as usize);
+        let tile = (y / side) * columns + x / side;
+        let at = tile * 3 * plane + (y % side) * side + x % side;
         image::Rgb([byte(0, at), byte(1, at), byte(2, at)])
     });
     let folder = file.parent().unwrap_or(Path::new("."));
@@ -215,11 +231,11 @@ fn stats(config: &Config, json: bool) -> Result<()> {
     }
     let _ = writeln!(text, "\nsteps        {} of an epoch, {} in all", plan.steps_per_epoch(), plan.steps());
     let _ = writeln!(text, "padding      {:.1} % of all positions", 100.0 * padding);
-    let _ =
-        writeln!(text, "\n{:>8} {:>8} {:>8} {:>8} {:>12}", "batch", "tokens", "pictures", "targets", "micro-batches");
+    let titles = ["batch", "tokens", "pictures", "tiles", "targets"].map(|title| format!("{title:>8}")).join(" ");
+    let _ = writeln!(text, "\n{titles} {:>12}", "micro-batches");
     for (bucket, count) in rows {
-        let Bucket { batch, tokens, images, targets } = bucket;
-        let _ = writeln!(text, "{batch:>8} {tokens:>8} {images:>8} {targets:>8} {count:>12}");
+        let Bucket { batch, tokens, images, tiles, targets } = bucket;
+        let _ = writeln!(text, "{batch:>8} {tokens:>8} {images:>8} {tiles:>8} {targets:>8} {count:>12}");
     }
     output::print(&text)
 }

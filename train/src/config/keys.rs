@@ -160,7 +160,7 @@ sections! {
     vra: VraConfig {
         /// Whether the alignment loss is added to the language-model loss.
         enabled: bool = true;
-        /// Directory of the vision model that provides the targets, for example a DINOv2 or SAM.
+        /// Directory of the vision model that provides the targets; of a research release also its weight file.
         teacher: PathBuf = "dinov2".into() => SameContent;
         /// How the hidden states are compared with the targets.
         objective: Objective = Objective::Cosine;
@@ -226,7 +226,7 @@ sections! {
         template: Template = Template::VicunaV1;
         /// With the qwen_2 template, supervise the end token of a conversation's last answer too.
         qwen_supervise_final_eos: bool = false;
-        /// How a picture becomes square.
+        /// How a picture becomes square. A LLaVA-NeXT stretches it, and sees it in tiles besides.
         image_aspect: ImageAspect = ImageAspect::Pad;
         /// Order in which samples are drawn.
         order: Order = Order::GroupByModalityLength;

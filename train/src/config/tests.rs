@@ -322,8 +322,9 @@ fn missing_inputs_are_named_with_what_belongs_there() {
     expect(Kind::Model, &["`model.path`", "no config.json"]);
     touch("llava/config.json");
     expect(Kind::Model, &["`vra.teacher`", "dinov2", "no such folder"]);
+    // The weight file of a release will do.
     touch("dinov2");
-    expect(Kind::Model, &["`vra.teacher`", "a file, not a folder"]);
+    expect(Kind::Data, &["`data.train`"]);
     fs::remove_file(folder.path().join("dinov2")).unwrap();
     touch("dinov2/config.json");
     expect(Kind::Data, &["`data.train`", "train.json", "no such file", "JSON"]);

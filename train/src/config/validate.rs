@@ -119,7 +119,6 @@ impl Config {
     /// Checks that what the configuration points to is there. What the files hold is checked when they are read.
     pub fn check_paths(&self) -> Result<()> {
         const CONFIG: Option<&str> = Some("config.json");
-        let weights = "config.json and *.safetensors";
         let llava = "config.json, tokenizer.json or another tokenizer, and weights of a LLaVA or language model";
         require_dir("model.path", &self.model.path, CONFIG, llava)?;
         if let Some(vision) = &self.model.vision {
@@ -133,9 +132,10 @@ impl Config {
             // Which of these files must be there is the reader's to say: a projector alone is an adapter too.
             require_dir("model.adapter", adapter, None, expected)?;
         }
-        if self.needs_teacher() {
-            let expected = format!("{weights} of the vision model that provides the targets");
-            require_dir("vra.teacher", &self.vra.teacher, CONFIG, &expected)?;
+        if self.needs_teacher() && !self.vra.teacher.is_file() {
+            let expected = "config.json and weights of the vision model that provides the targets, or its weight file";
+            // Without config.json the weights may tell what they are.
+            require_dir("vra.teacher", &self.vra.teacher, None, expected)?;
         }
         require_file("data.train", &self.data.train, Kind::Data, "a LLaVA JSON array, or one JSON object a line")
     }

@@ -105,6 +105,8 @@ choices! {
         Qwen2 = "qwen_2",
         /// Picture and caption only, as in projector pretraining.
         Plain = "plain",
+        /// The model's own chat template: `chat_template.jinja`, `chat_template.json` or that of `tokenizer_config.json`.
+        Chat = "chat",
     }
 
     /// How a picture becomes square.

@@ -1,5 +1,8 @@
 //! A micro-batch as the training graph reads it.
 
+use viral_model::graph::llava::NEWLINE;
+use viral_model::image::TiledToken;
+
 use super::bucket::Bucket;
 use super::defect::Defect;
 use super::sample::{Geometry, NONE, Sample, SampleShape};
@@ -11,7 +14,7 @@ pub struct Row {
     pub name: String,
     /// The sample.
     pub sample: Sample,
-    /// Its picture, present exactly if the sample has visual tokens. // (3, H, W)
+    /// Its picture, present exactly if the sample has visual tokens: whole and, if it is tiled, in tiles. // (tiles, 3, H, W)
     pub pixels: Option<Vec<f32>>,
     /// Whether its picture may take part in the alignment; a cut one does not in any case.
     pub aligned: bool,
@@ -28,11 +31,12 @@ pub struct Row {
 pub struct Batch {
     /// The shape.
     pub bucket: Bucket,
-    /// Preprocessed pictures of the rows that have visual tokens, in row order. // (I, 3, H, W)
+    /// Preprocessed pictures of the rows that have visual tokens, in row order; behind them their tiles. // (I+J, 3, H, W)
     pub pixels: Vec<f32>,
     /// Text token ids; [`NONE`] at visual tokens and padding. // (B, T)
     pub token_ids: Vec<u32>,
-    /// Row of the projected visual tokens (I·N of them) that each position holds; [`NONE`] elsewhere. // (B, T)
+    /// Row of the projected visual tokens ((I+J)·N of them) that each position holds, or [`NEWLINE`]; [`NONE`] elsewhere.
+    /// // (B, T)
     pub visual_index: Vec<u32>,
     /// Tokens of each row without padding. // (B)
     pub lengths: Vec<u32>,
@@ -42,7 +46,7 @@ pub struct Batch {
     pub target_ids: Vec<u32>,
     /// 1 / supervised tokens for each of them, so that a weighted sum is the micro-batch mean; 0 in padding. // (S)
     pub target_weights: Vec<f32>,
-    /// Flat row of each visual token of a whole picture; [`NONE`] where a picture was cut. // (I·N)
+    /// Flat row of each visual token of a whole picture; [`NONE`] where it was cut. // (I·N)
     pub vra_positions: Vec<u32>,
     /// 1 / (contributing pictures · N) for the tokens of a contributing picture, else 0. // (I·N)
     pub vra_weights: Vec<f32>,
@@ -50,7 +54,7 @@ pub struct Batch {
     pub tokens: usize,
     /// Supervised tokens. If 0, the language loss of the micro-batch is undefined and must not be used.
     pub supervised: usize,
-    /// Pictures that contribute to alignment: they may, and all N visual tokens are left after the cut.
+    /// Pictures that contribute to alignment: they may, and all N visual tokens of the whole picture are left after the cut.
     pub contributing: usize,
     /// Names of the samples, in row order.
     pub samples: Vec<String>,
@@ -59,8 +63,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Lays rows out. Each picture must have `3 * image_side * image_side` values; a missing or misshapen one counts
-    /// as black.
+    /// Lays rows out. A picture, and each of its tiles, must have `3 * image_side * image_side` values; a missing or
+    /// misshapen one counts as black.
+    ///
+    /// Whole pictures come before all tiles, so that what concerns them alone (the teacher, the alignment) is the front
+    /// part of what the vision encoder yields.
     pub fn assemble(rows: &[Row], geometry: Geometry) -> Self {
         let shapes: Vec<SampleShape> = rows.iter().map(|row| row.sample.shape()).collect();
         let bucket = Bucket::of(&shapes);
@@ -68,14 +75,15 @@ impl Batch {
         let picture_len = 3 * geometry.image_side * geometry.image_side;
         let teaching = || rows.iter().filter(|row| row.defect.is_none());
         let supervised: usize = teaching().map(|row| row.sample.targets.len()).sum();
-        let is_whole = |row: &Row| row.defect.is_none() && per_picture > 0 && row.sample.visual_len == per_picture;
+        // The whole picture's tokens come before those of its tiles.
+        let is_whole = |row: &Row| row.defect.is_none() && per_picture > 0 && row.sample.visual_len >= per_picture;
         let contributing = rows.iter().filter(|row| is_whole(row) && row.aligned).count();
         let target_weight = 1.0 / supervised.max(1) as f32;
         let vra_weight = 1.0 / (contributing * per_picture).max(1) as f32;
 
         let mut batch = Self {
             bucket,
-            pixels: Vec::with_capacity(bucket.images * picture_len),
+            pixels: vec![0.0; (bucket.images + bucket.tiles) * picture_len],
             token_ids: vec![NONE; bucket.batch * bucket.tokens],
             visual_index: vec![NONE; bucket.batch * bucket.tokens],
             lengths: shapes.iter().map(|shape| shape.tokens).collect(),
@@ -90,7 +98,7 @@ impl Batch {
             samples: rows.iter().map(|row| row.name.clone()).collect(),
             defects: rows.iter().filter_map(|row| row.defect.clone()).collect(),
         };
-        let mut picture = 0;
+        let (mut picture, mut tile) = (0, bucket.images);
         for (index, row) in rows.iter().enumerate() {
             let start = index * bucket.tokens;
             let Row { sample, .. } = row;
@@ -106,18 +114,27 @@ impl Batch {
                 continue;
             }
             let first = start + sample.visual_start;
+            let tokens = sample.layout.map(|layout| layout.tokens(geometry.grid()));
             for offset in 0..sample.visual_len {
-                batch.visual_index[first + offset] = (picture * per_picture + offset) as u32;
+                let token = tokens.as_ref().map_or(TiledToken::Patch { tile: 0, patch: offset }, |all| all[offset]);
+                batch.visual_index[first + offset] = match token {
+                    TiledToken::Patch { tile: 0, patch } => (picture * per_picture + patch) as u32,
+                    TiledToken::Patch { tile: of, patch } => ((tile + of - 1) * per_picture + patch) as u32,
+                    TiledToken::Newline => NEWLINE,
+                };
             }
             for offset in 0..per_picture {
                 batch.vra_positions.push(if is_whole(row) { (first + offset) as u32 } else { NONE });
                 batch.vra_weights.push(if is_whole(row) && row.aligned { vra_weight } else { 0.0 });
             }
-            match &row.pixels {
-                Some(pixels) if pixels.len() == picture_len => batch.pixels.extend_from_slice(pixels),
-                _ => batch.pixels.resize(batch.pixels.len() + picture_len, 0.0),
+            let tiles = sample.shape().tiles as usize;
+            if let Some(pixels) = row.pixels.as_ref().filter(|pixels| pixels.len() == (1 + tiles) * picture_len) {
+                let (whole, rest) = pixels.split_at(picture_len);
+                batch.pixels[picture * picture_len..][..picture_len].copy_from_slice(whole);
+                batch.pixels[tile * picture_len..][..rest.len()].copy_from_slice(rest);
             }
             picture += 1;
+            tile += tiles;
         }
         batch.target_positions.resize(bucket.targets, NONE);
         batch.target_ids.resize(bucket.targets, 0);
@@ -135,6 +152,7 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::data::defect::{Place, Rule};
+    use viral_model::image::Layout;
     use viral_model::text::{Encoded, IGNORED, IMAGE};
 
     const GEOMETRY: Geometry = Geometry { visual_tokens: 2, max_length: 8, image_side: 1 };
@@ -142,7 +160,7 @@ mod tests {
     fn row(name: &str, ids: &[i64], supervised_from: usize, pixel: Option<f32>) -> Row {
         let labels = ids.iter().enumerate().map(|(i, &id)| if i < supervised_from { IGNORED } else { id }).collect();
         let encoded = Encoded { ids: ids.to_vec(), labels };
-        match Sample::splice(&encoded, GEOMETRY) {
+        match Sample::splice(&encoded, GEOMETRY, None) {
             Ok(sample) => {
                 Row { name: name.into(), sample, pixels: pixel.map(|p| vec![p; 3]), aligned: true, defect: None }
             }
@@ -163,7 +181,7 @@ mod tests {
             row("c", &[1, 4, IMAGE, 5], 3, Some(0.25)),
         ];
         let batch = Batch::assemble(&rows, GEOMETRY);
-        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, targets: 16 });
+        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, tiles: 0, targets: 16 });
         assert_eq!(batch.pixels, [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]);
         assert_eq!(
             used(&batch.token_ids),
@@ -190,6 +208,46 @@ mod tests {
         assert_eq!(batch.vra_positions, [NONE, NONE, 16, 17]);
         assert_eq!(batch.vra_weights, [0.0, 0.0, 0.5, 0.5]);
         assert_eq!(batch.contributing, 1);
+    }
+
+    /// Two pictures of two tokens a side, one with a wide canvas and one with a tall one: whole pictures come first.
+    #[test]
+    fn tiles_come_behind_all_whole_pictures() {
+        let geometry = Geometry { visual_tokens: 4, max_length: 64, image_side: 1 };
+        let tiled = |grid: [usize; 2], first: f32| {
+            let layout = Layout { grid, size: grid };
+            let encoded = Encoded { ids: vec![1, IMAGE, 6], labels: vec![IGNORED, IGNORED, 6] };
+            let sample = Sample::splice(&encoded, geometry, Some(layout)).unwrap_or_else(|error| panic!("{error}"));
+            let pixels = (0..3).flat_map(|tile| [first + tile as f32; 3]).collect();
+            Row { name: String::new(), sample, pixels: Some(pixels), aligned: true, defect: None }
+        };
+        let batch = Batch::assemble(&[tiled([1, 2], 1.0), tiled([2, 1], 4.0)], geometry);
+        assert_eq!(batch.bucket, Bucket { batch: 2, tokens: 24, images: 2, tiles: 4, targets: 16 });
+        let squares: Vec<f32> = batch.pixels.chunks(3).map(|square| square[0]).collect();
+        assert_eq!(squares, [1.0, 4.0, 2.0, 3.0, 5.0, 6.0]);
+        // Tokens 0 to 7 are those of the whole pictures, 8 to 11 the first tile's, and so on.
+        let n = NEWLINE;
+        let wide = [0, 1, 2, 3, 8, 9, 12, 13, n, 10, 11, 14, 15, n];
+        let tall = [4, 5, 6, 7, 16, 17, n, 18, 19, n, 20, 21, n, 22, 23, n];
+        assert_eq!(batch.visual_index[1..][..wide.len()], wide);
+        assert_eq!(batch.visual_index[25..][..tall.len()], tall);
+        // The whole picture is what is aligned.
+        assert_eq!(batch.vra_positions, [1, 2, 3, 4, 25, 26, 27, 28]);
+        assert_eq!((batch.vra_weights, batch.contributing), (vec![0.125; 8], 2));
+        assert_eq!(used(&batch.target_positions), [(0, 14), (1, 24 + 16)]);
+    }
+
+    #[test]
+    fn a_picture_in_tiles_is_aligned_while_its_whole_is_there() {
+        let layout = Layout { grid: [1, 2], size: [1, 2] };
+        let encoded = Encoded { ids: vec![IMAGE], labels: vec![IGNORED] };
+        let contributes = |max_length| {
+            let geometry = Geometry { visual_tokens: 4, max_length, image_side: 1 };
+            let sample = Sample::splice(&encoded, geometry, Some(layout)).unwrap_or_else(|error| panic!("{error}"));
+            let row = Row { name: String::new(), sample, pixels: None, aligned: true, defect: None };
+            Batch::assemble(&[row], geometry).contributing
+        };
+        assert_eq!([3, 4, 9, 14].map(contributes), [0, 1, 1, 1]);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use viral_model::config::LlavaConfig;
+use viral_model::graph::BatchShape;
+
 use super::sample::SampleShape;
 use super::sampler::StepPlan;
 
@@ -15,7 +18,8 @@ const MIN_TOKENS: usize = 16;
 /// Lengths are rounded up here and nowhere else: tokens to a multiple of 8 up to 512, of 16 up to 1024, of 32 above, which
 /// wastes at most a sixteenth of the rows from 128 tokens on and half of that on average; targets, of which only the
 /// head and the cross-entropy see the padding, to a multiple of 16 up to 128 and of an eighth of a power of two above. Batch and images are exact: a row of padding would cost
-/// a whole sequence, a picture of padding a whole run of the vision encoder.
+/// a whole sequence, a picture of padding a whole run of the vision encoder. Tiles, of which a picture may have any of
+/// several numbers, are exact up to 8 and then rounded to an eighth of a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
     /// Samples (B).
@@ -24,6 +28,8 @@ pub struct Bucket {
     pub tokens: usize,
     /// Pictures that go through the vision encoder (I).
     pub images: usize,
+    /// Tiles of these pictures that go through it besides, padding included (J).
+    pub tiles: usize,
     /// Target rows, padding included (S).
     pub targets: usize,
 }
@@ -33,12 +39,19 @@ impl Bucket {
     pub fn of(shapes: &[SampleShape]) -> Self {
         let longest = shapes.iter().map(|shape| shape.tokens as usize).max().unwrap_or(0);
         let targets: usize = shapes.iter().map(|shape| shape.targets as usize).sum();
+        let tiles: usize = shapes.iter().map(|shape| shape.tiles as usize).sum();
         Self {
             batch: shapes.len(),
             tokens: round_tokens(longest),
             images: shapes.iter().filter(|shape| shape.visual > 0).count(),
+            tiles: tiles.next_multiple_of((tiles.next_power_of_two() / 8).max(1)),
             targets: round_targets(targets),
         }
+    }
+
+    /// The extents of its graph for a model.
+    pub fn shape(&self, model: &LlavaConfig) -> BatchShape {
+        BatchShape::new(model, self.batch, self.tokens, self.images, self.targets).with_tiles(self.tiles)
     }
 }
 
@@ -75,7 +88,7 @@ mod tests {
     use crate::data::sampler::Sampler;
 
     fn shape(tokens: u32, visual: u32, targets: u32) -> SampleShape {
-        SampleShape { tokens, visual, targets }
+        SampleShape { tokens, visual, tiles: 0, targets }
     }
 
     #[test]
@@ -83,7 +96,9 @@ mod tests {
         let lengths = [0, 1, 16, 17, 256, 257, 1024, 1025, 2048];
         assert_eq!(lengths.map(round_tokens), [16, 16, 16, 24, 256, 264, 1024, 1056, 2048]);
         let bucket = Bucket::of(&[shape(20, 4, 9), shape(33, 0, 8), shape(5, 1, 0)]);
-        assert_eq!(bucket, Bucket { batch: 3, tokens: 40, images: 2, targets: 32 });
+        assert_eq!(bucket, Bucket { batch: 3, tokens: 40, images: 2, tiles: 0, targets: 32 });
+        let tiled = |tiles| Bucket::of(&[SampleShape { tiles, ..shape(20, 4, 9) }]).tiles;
+        assert_eq!([1, 7, 9, 16, 17, 30].map(tiled), [1, 7, 10, 16, 20, 32]);
         assert_eq!([0, 1, 16, 17, 128, 129, 257, 1000].map(round_targets), [16, 16, 16, 32, 128, 160, 320, 1024]);
     }
 
@@ -92,8 +107,8 @@ mod tests {
         let shapes = [shape(10, 4, 3), shape(40, 4, 3), shape(12, 0, 3)];
         let plan = StepPlan::new(Sampler::new(Order::Sequential, 0, 2, 1, vec![1, 1, -1]), 1, 0);
         let expected = [
-            Bucket { batch: 1, tokens: 16, images: 0, targets: 16 },
-            Bucket { batch: 2, tokens: 40, images: 2, targets: 16 },
+            Bucket { batch: 1, tokens: 16, images: 0, tiles: 0, targets: 16 },
+            Bucket { batch: 2, tokens: 40, images: 2, tiles: 0, targets: 16 },
         ];
         assert!(buckets(&plan, &shapes).into_iter().eq(expected));
     }

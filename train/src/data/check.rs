@@ -111,15 +111,16 @@ impl Check<'_> {
     }
 
     fn judge_content(&self, record: &Record, pictures: &PictureFolder) -> Result<(), (Rule, String)> {
+        let mut layout = None;
         if let Some(image) = &record.image {
             let file = pictures.locate(image)?;
-            check_header(&file)?;
+            layout = self.prepare.layout(check_header(&file)?);
             if self.decode {
                 self.prepare.pixels(&file)?;
             }
         }
         let encoded = self.prepare.encode(record)?;
-        let shape = Sample::splice(&encoded, self.geometry).map_err(|detail| (Rule::Template, detail))?.shape();
+        let shape = Sample::splice(&encoded, self.geometry, layout).map_err(|detail| (Rule::Template, detail))?.shape();
         if shape.targets > 0 {
             return Ok(());
         }

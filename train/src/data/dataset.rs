@@ -46,6 +46,8 @@ struct Entry {
     line: u32,
     column: u32,
     modality_length: i32,
+    /// Width and height of the picture, once it has been measured.
+    size: Option<[u32; 2]>,
 }
 
 impl Dataset {
@@ -133,7 +135,7 @@ impl Dataset {
         let workers = thread::available_parallelism().map_or(1, |cores| cores.get());
         let share = self.entries.len().div_ceil(workers).max(1);
         let this = &*self;
-        let measured: Vec<Result<SampleShape, Defect>> = thread::scope(|scope| {
+        let measured: Vec<Result<(Entry, SampleShape), Defect>> = thread::scope(|scope| {
             let measure = |entries| move || this.measure_entries(entries, prepare, geometry);
             let parts: Vec<_> = self.entries.chunks(share).map(|part| scope.spawn(measure(part))).collect();
             parts.into_iter().map(|part| part.join()).collect::<Result<Vec<_>, _>>()
@@ -144,10 +146,10 @@ impl Dataset {
         let mut entries = Vec::with_capacity(measured.len());
         let mut shapes = Vec::with_capacity(measured.len());
         let mut defects = Vec::new();
-        for (entry, measured) in self.entries.iter().zip(measured) {
+        for measured in measured {
             match measured {
-                Ok(shape) => {
-                    entries.push(*entry);
+                Ok((entry, shape)) => {
+                    entries.push(entry);
                     shapes.push(shape);
                 }
                 Err(defect) => defects.push(defect),
@@ -174,7 +176,10 @@ impl Dataset {
     pub fn load(&self, position: usize, prepare: &dyn Prepare, geometry: Geometry) -> Result<Row> {
         let entry = self.entry(position)?;
         let record = self.read(entry)?;
-        let sample = self.sample(entry, &record, prepare, geometry)?;
+        let size = entry.size.map(|size| size.map(|side| side as usize));
+        let unmeasured = || record.image.is_some().then(|| check_header(&self.locate(entry, &record).ok()?).ok())?;
+        let size = size.or_else(unmeasured);
+        let sample = self.sample(entry, &record, size, prepare, geometry)?;
         let (name, aligned) = (self.name(entry, &record), prepare.aligned(&record));
         let mut row = Row { name, sample, pixels: None, aligned, defect: None };
         if row.sample.visual_len > 0 {
@@ -211,6 +216,7 @@ impl Dataset {
                     line: u32::try_from(extent.line).unwrap_or(u32::MAX),
                     column: u32::try_from(extent.column).unwrap_or(u32::MAX),
                     modality_length: parsed.modality_length.clamp(-i64::from(i32::MAX), i64::from(i32::MAX)) as i32,
+                    size: None,
                 }),
                 Err(fault) => defects.push(self.fault(record, extent.line, extent.column, fault)),
             }
@@ -239,18 +245,19 @@ impl Dataset {
         entries: &[Entry],
         prepare: &dyn Prepare,
         geometry: Geometry,
-    ) -> Vec<Result<SampleShape, Defect>> {
+    ) -> Vec<Result<(Entry, SampleShape), Defect>> {
         let measure = |entry: &Entry| {
             let record = self.read(entry)?;
+            let mut size = None;
             if record.image.is_some() {
                 let file = self.locate(entry, &record)?;
-                check_header(&file).map_err(|fault| self.defect(entry, &record, fault))?;
+                size = Some(check_header(&file).map_err(|fault| self.defect(entry, &record, fault))?);
             }
-            let shape = self.sample(entry, &record, prepare, geometry)?.shape();
+            let shape = self.sample(entry, &record, size, prepare, geometry)?.shape();
             if shape.targets == 0 {
                 return Err(self.defect(entry, &record, (Rule::NoSupervisedToken, unsupervised(shape, geometry))));
             }
-            Ok(shape)
+            Ok((Entry { size: size.map(|size| size.map(|side| side as u32)), ..*entry }, shape))
         };
         entries.iter().map(measure).collect()
     }
@@ -259,16 +266,19 @@ impl Dataset {
         &self,
         entry: &Entry,
         record: &Record,
+        size: Option<[usize; 2]>,
         prepare: &dyn Prepare,
         geometry: Geometry,
     ) -> Result<Sample, Defect> {
         let encoded = prepare.encode(record).map_err(|fault| self.defect(entry, record, fault))?;
-        Sample::splice(&encoded, geometry).map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
+        let layout = size.and_then(|size| prepare.layout(size));
+        Sample::splice(&encoded, geometry, layout)
+            .map_err(|detail| self.defect(entry, record, (Rule::Template, detail)))
     }
 
     fn pixels(&self, entry: &Entry, record: &Record, prepare: &dyn Prepare) -> Result<Vec<f32>, Defect> {
         let file = self.locate(entry, record)?;
-        let pixels = check_header(&file).and_then(|()| prepare.pixels(&file));
+        let pixels = check_header(&file).and_then(|_| prepare.pixels(&file));
         pixels.map_err(|fault| self.defect(entry, record, fault))
     }
 

@@ -63,12 +63,12 @@ impl PictureFolder {
     }
 }
 
-/// Reads a picture's header: it must be of a known format and of bearable size. Damage further on shows when the
+/// Reads a picture's width and height out of its header: it must be of a known format and of bearable size. Damage further on shows when the
 /// picture is decoded.
 ///
 /// # Errors
 /// The rule that the file breaks, with what was found.
-pub fn check_header(file: &Path) -> Result<(), (Rule, String)> {
+pub fn check_header(file: &Path) -> Result<[usize; 2], (Rule, String)> {
     let unreadable = |error: io::Error| (Rule::ImageUnreadable, format!("`{}`: {error}", file.display()));
     let opened = File::open(file).map_err(unreadable)?;
     let reader = ImageReader::new(BufReader::new(opened)).with_guessed_format().map_err(unreadable)?;
@@ -90,7 +90,7 @@ pub fn check_header(file: &Path) -> Result<(), (Rule, String)> {
             format!("{found}; at most {max_side} a side and {max_pixels} in all are read"),
         ));
     }
-    Ok(())
+    Ok([width as usize, height as usize])
 }
 
 /// What the file holds instead of a picture, for the most frequent accidents.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use viral_model::image::Layout;
 use viral_model::text::{Encoded, IGNORED, IMAGE};
 
 use super::defect::Rule;
@@ -20,11 +21,16 @@ pub trait Prepare: Send + Sync {
     /// The rule that the conversation breaks, with what was found.
     fn encode(&self, record: &Record) -> Result<Encoded, (Rule, String)>;
 
-    /// Preprocessed pixels of a picture, `3 * side * side` values. // (3, H, W)
+    /// Preprocessed pixels of a picture, `3 * side * side` values, or of all tiles of its layout. // (tiles, 3, H, W)
     ///
     /// # Errors
     /// The rule that the file breaks, with what was found.
     fn pixels(&self, file: &Path) -> Result<Vec<f32>, (Rule, String)>;
+
+    /// How a picture of this width and height is laid out in tiles, for a model that sees pictures so.
+    fn layout(&self, _size: [usize; 2]) -> Option<Layout> {
+        None
+    }
 
     /// Whether the record's picture may take part in the alignment.
     fn aligned(&self, _record: &Record) -> bool {
@@ -35,12 +41,19 @@ pub trait Prepare: Send + Sync {
 /// The sizes that decide a sample's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Visual tokens of a picture.
+    /// Visual tokens of a picture; of a tile, where pictures have several.
     pub visual_tokens: usize,
     /// Longest sequence, visual tokens included; what goes beyond is cut off.
     pub max_length: usize,
     /// Side of the square picture that the vision encoder takes, in pixels.
     pub image_side: usize,
+}
+
+impl Geometry {
+    /// Visual tokens along a side of a tile.
+    pub fn grid(&self) -> usize {
+        self.visual_tokens.isqrt()
+    }
 }
 
 /// A sample after splicing and cutting.
@@ -52,6 +65,8 @@ pub struct Sample {
     pub visual_start: usize,
     /// Visual tokens that are left; they follow each other.
     pub visual_len: usize,
+    /// The picture's tiles and so the order of its visual tokens, where it has several.
+    pub layout: Option<Layout>,
     /// Positions whose hidden state predicts a supervised token, with that token's id. The token itself stands one
     /// position later.
     pub targets: Vec<(u32, u32)>,
@@ -64,24 +79,28 @@ pub struct SampleShape {
     pub tokens: u32,
     /// Visual tokens; 0 without a picture, or if the cut has left none.
     pub visual: u32,
+    /// Tiles beside the whole picture; 0 if there are no visual tokens.
+    pub tiles: u32,
     /// Supervised tokens.
     pub targets: u32,
 }
 
 impl Sample {
-    /// Splices `geometry.visual_tokens` visual tokens in at [`IMAGE`] and cuts to `geometry.max_length`.
+    /// Splices the picture's visual tokens in at [`IMAGE`], `geometry.visual_tokens` or as many as its layout has, and
+    /// cuts to `geometry.max_length`.
     ///
     /// As in the reference the ids are cut before the picture is spliced in and the result is cut again, so an image
     /// placeholder beyond the longest length vanishes with its picture.
     ///
     /// # Errors
     /// Ids and labels differ in number, or an id is negative and no placeholder, or there are several placeholders.
-    pub fn splice(encoded: &Encoded, geometry: Geometry) -> Result<Self, String> {
+    pub fn splice(encoded: &Encoded, geometry: Geometry, layout: Option<Layout>) -> Result<Self, String> {
         if encoded.ids.len() != encoded.labels.len() {
             return Err(format!("{} ids have {} labels", encoded.ids.len(), encoded.labels.len()));
         }
         let longest = geometry.max_length;
-        let mut sample = Self { ids: Vec::new(), visual_start: 0, visual_len: 0, targets: Vec::new() };
+        let in_picture = layout.map_or(geometry.visual_tokens, |layout| layout.token_count(geometry.grid()));
+        let mut sample = Self { ids: Vec::new(), visual_start: 0, visual_len: 0, layout, targets: Vec::new() };
         for (&id, &label) in encoded.ids.iter().zip(&encoded.labels).take(longest) {
             if id == IMAGE {
                 if sample.visual_len > 0 {
@@ -89,7 +108,7 @@ impl Sample {
                 }
                 let position = sample.ids.len();
                 sample.visual_start = position;
-                sample.visual_len = geometry.visual_tokens.min(longest.saturating_sub(position));
+                sample.visual_len = in_picture.min(longest.saturating_sub(position));
                 sample.ids.resize(position + sample.visual_len, NONE);
                 continue;
             }
@@ -113,6 +132,7 @@ impl Sample {
         SampleShape {
             tokens: self.ids.len() as u32,
             visual: self.visual_len as u32,
+            tiles: if self.visual_len > 0 { self.layout.map_or(0, |layout| layout.tiles() as u32 - 1) } else { 0 },
             targets: self.targets.len() as u32,
         }
     }
@@ -131,16 +151,16 @@ mod tests {
 
     #[test]
     fn text_is_shifted_by_one() -> Result<(), String> {
-        let sample = Sample::splice(&encoded(&[1, 5, 6, 7], 2..4), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&[1, 5, 6, 7], 2..4), GEOMETRY, None)?;
         assert_eq!(sample.ids, [1, 5, 6, 7]);
         assert_eq!(sample.targets, [(1, 6), (2, 7)]);
-        assert_eq!(sample.shape(), SampleShape { tokens: 4, visual: 0, targets: 2 });
+        assert_eq!(sample.shape(), SampleShape { tokens: 4, visual: 0, tiles: 0, targets: 2 });
         Ok(())
     }
 
     #[test]
     fn the_picture_moves_what_follows() -> Result<(), String> {
-        let sample = Sample::splice(&encoded(&[1, IMAGE, 6, 7], 2..4), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&[1, IMAGE, 6, 7], 2..4), GEOMETRY, None)?;
         assert_eq!(sample.ids, [1, NONE, NONE, NONE, NONE, 6, 7]);
         assert_eq!((sample.visual_start, sample.visual_len), (1, 4));
         // The last visual token predicts the first answer token.
@@ -150,33 +170,33 @@ mod tests {
 
     #[test]
     fn nothing_predicts_the_first_token() -> Result<(), String> {
-        assert_eq!(Sample::splice(&encoded(&[5, 6], 0..2), GEOMETRY)?.targets, [(0, 6)]);
+        assert_eq!(Sample::splice(&encoded(&[5, 6], 0..2), GEOMETRY, None)?.targets, [(0, 6)]);
         Ok(())
     }
 
     #[test]
     fn samples_are_cut_before_and_after_the_picture() -> Result<(), String> {
         // The answer is cut behind the picture.
-        let sample = Sample::splice(&encoded(&[1, IMAGE, 5, 6, 7, 8, 9, 10], 3..8), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&[1, IMAGE, 5, 6, 7, 8, 9, 10], 3..8), GEOMETRY, None)?;
         assert_eq!(sample.ids, [1, NONE, NONE, NONE, NONE, 5, 6, 7, 8, 9]);
         assert_eq!(sample.targets, [(5, 6), (6, 7), (7, 8), (8, 9)]);
         // The cut goes through the picture.
         let mut ids = vec![1; 8];
         ids.extend([IMAGE, 7]);
-        let sample = Sample::splice(&encoded(&ids, 9..10), GEOMETRY)?;
+        let sample = Sample::splice(&encoded(&ids, 9..10), GEOMETRY, None)?;
         assert_eq!((sample.ids.len(), sample.visual_start, sample.visual_len), (10, 8, 2));
         assert!(sample.targets.is_empty());
         // The placeholder itself is beyond the longest length.
         let mut ids = vec![1; 10];
         ids.extend([IMAGE, 7]);
-        assert_eq!(Sample::splice(&encoded(&ids, 11..12), GEOMETRY)?.visual_len, 0);
+        assert_eq!(Sample::splice(&encoded(&ids, 11..12), GEOMETRY, None)?.visual_len, 0);
         Ok(())
     }
 
     #[test]
     fn impossible_ids_are_refused() {
-        assert!(Sample::splice(&encoded(&[1, IMAGE, IMAGE], 0..0), GEOMETRY).is_err());
-        assert!(Sample::splice(&encoded(&[1, -3], 0..0), GEOMETRY).is_err());
-        assert!(Sample::splice(&Encoded { ids: vec![1, 2], labels: vec![1] }, GEOMETRY).is_err());
+        assert!(Sample::splice(&encoded(&[1, IMAGE, IMAGE], 0..0), GEOMETRY, None).is_err());
+        assert!(Sample::splice(&encoded(&[1, -3], 0..0), GEOMETRY, None).is_err());
+        assert!(Sample::splice(&Encoded { ids: vec![1, 2], labels: vec![1] }, GEOMETRY, None).is_err());
     }
 }

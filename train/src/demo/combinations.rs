@@ -1,5 +1,6 @@
 //! Every combination of parts, read back by the crates that train on them.
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use viral_model::weights::{Checkpoint, Inventory, NameMap};
 use super::presets::Preset;
 use super::*;
 use crate::config::{Config, Overrides};
+use crate::data::buckets;
 use crate::engine::{Bundle, Networks, plan_report, planning_target};
 
 type TestResult = std::result::Result<(), Box<dyn StdError>>;
@@ -26,7 +28,7 @@ fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
     for (name, encoder) in Encoder::ALL {
         for teacher in TEACHERS {
             let parts = Parts { language: None, encoder: Some(encoder), teacher: Some(teacher) };
-            for preset in ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-7b"] {
+            for preset in ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-7b", "llava-next-7b"] {
                 let dir = tempfile::tempdir()?;
                 let (_, networks) = networks(dir.path(), preset, &parts)?;
                 let grid = networks.llava.visual_grid();
@@ -39,12 +41,14 @@ fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
     Ok(())
 }
 
-/// Wide teachers, both language models, and the encoders with fewest and most visual tokens.
+/// Wide teachers, both language models, the encoders with fewest and most visual tokens, and tiles.
 #[test]
 fn true_sizes_can_be_planned() -> TestResult {
-    for (preset, encoder, teacher) in
-        [("llava-1.5-7b", Encoder::Clip, "dinov2-reg-g"), ("qwen2.5-7b", Encoder::Siglip2Patch14, "sam-h")]
-    {
+    for (preset, encoder, teacher) in [
+        ("llava-1.5-7b", Encoder::Clip, "dinov2-reg-g"),
+        ("qwen2.5-7b", Encoder::Siglip2Patch14, "sam-h"),
+        ("llava-next-7b", Encoder::Clip, "radio-v2.5-g"),
+    ] {
         let dir = tempfile::tempdir()?;
         let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
@@ -68,19 +72,23 @@ fn every_tiny_combination_is_complete() -> TestResult {
         "sam-b",
         "depth-anything-v2-b",
         "radio-v2.5-b",
+        "radio-v2.5-g",
     ];
     let teachers = kinds.map(|name| TEACHERS.iter().find(|teacher| teacher.name == name));
     assert!(teachers.iter().all(Option::is_some));
     let encoders = Language::ALL.iter().flat_map(|language| Encoder::ALL.map(|encoder| (language.1, encoder.1)));
     // And in turn each pair of the others.
-    for (teacher, (language, encoder)) in teachers.into_iter().zip(encoders.cycle()) {
+    for ((teacher, (language, encoder)), preset) in
+        teachers.into_iter().zip(encoders.cycle()).zip(["tiny", "tiny-next"].into_iter().cycle())
+    {
         let dir = tempfile::tempdir()?;
         let parts = Parts { language: Some(language), encoder: Some(encoder), teacher };
-        let (config, networks) = networks(dir.path(), "tiny", &parts)?;
+        let (config, networks) = networks(dir.path(), preset, &parts)?;
         Checkpoint::open(&config.model.path, NameMap::Llava)?.check(&Inventory::llava(&networks.llava))?;
         let teacher = teachers::open(&config.vra.teacher)?;
         Checkpoint::open(&config.vra.teacher, teacher.names())?.check(&Inventory::teacher(&*teacher))?;
-        assert_eq!(networks.llava.visual_tokens(), 36);
+        assert_eq!(networks.llava.visual_tokens(), if preset == "tiny" { 36 } else { 16 });
+        assert_eq!(networks.llava.tiling.is_some(), preset == "tiny-next");
         assert_eq!(networks.llava.text.qkv_bias, language == Language::Qwen);
     }
     Ok(())
@@ -96,6 +104,24 @@ fn a_tiny_combination_can_be_trained_on() -> TestResult {
     let bundle = Bundle::open(&config)?;
     let row = bundle.dataset.load(0, &*bundle.prepare, bundle.geometry)?;
     assert!(row.defect.is_none() && row.pixels.is_some_and(|pixels| pixels.len() == 3 * 96 * 96));
+    Ok(())
+}
+
+/// Pictures in tiles have visual tokens of several numbers, all of which fit.
+#[test]
+fn a_tiny_llava_next_can_be_trained_on() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let (config, _) = networks(dir.path(), "tiny-next", &Parts::default())?;
+    let bundle = Bundle::open(&config)?;
+    let shapes = bundle.dataset.shapes();
+    assert!(shapes.iter().all(|shape| (shape.tokens as usize) < config.train.max_length && shape.targets > 0));
+    let counts: BTreeSet<(u32, u32)> = shapes.iter().map(|shape| (shape.visual, shape.tiles)).collect();
+    // Text only, and three shapes of pictures on canvases of four tiles.
+    assert_eq!(counts, BTreeSet::from([(0, 0), (70, 4), (72, 4), (88, 4)]));
+    let row = bundle.dataset.load(0, &*bundle.prepare, bundle.geometry)?;
+    assert_eq!(row.pixels.map(|pixels| pixels.len()), Some(5 * 3 * 56 * 56));
+    let shapes = buckets(&bundle.step_plan(), shapes);
+    assert!(shapes.len() <= 24, "every shape is a plan of its own: {shapes:?}");
     Ok(())
 }
 

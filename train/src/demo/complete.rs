@@ -13,6 +13,7 @@ use viral_model::weights::{TensorOut, write_safetensors};
 use super::parts::{Encoder, Language, Parts, TEACHERS, TeacherPart, siglip};
 use super::scenes::{self, SceneSet, Scenes};
 use super::tokenizer::{self, IMAGE, PAD, SPECIALS};
+use super::vision_input::VisionInput;
 use super::weights::{self, Tensor, TextShape, Tower, VisionShape};
 use super::{merged, write, write_json};
 use crate::error::{Error, Kind, Result};
@@ -39,6 +40,8 @@ pub(super) struct Complete {
     pub(super) scenes: SceneSet,
     /// Whether a sentence of the template is one token, which makes samples short.
     pub(super) whole_sentences: bool,
+    /// How the model sees pictures.
+    pub(super) input: VisionInput,
     /// Content of `config.toml`.
     pub(super) config: &'static str,
 }
@@ -47,7 +50,10 @@ impl Complete {
     /// Writes the whole folder, with other parts in the place of its own.
     pub(super) fn write(&self, dir: &Path, parts: &Parts, seed: u64) -> Result<()> {
         self.write_all_but_weights(dir, parts, seed)?;
-        let llava = weights::llava(&self.text, parts.language, &self.tower(parts), seed);
+        let mut llava = weights::llava(&self.text, parts.language, &self.tower(parts), seed);
+        if self.input == VisionInput::Tiles {
+            llava.push(weights::newline(&self.text, seed));
+        }
         write_weights(&dir.join("llava/model.safetensors"), &llava)?;
         let teacher = match parts.teacher {
             None => weights::dinov2(&self.dinov2, seed),
@@ -108,11 +114,11 @@ impl Complete {
             &dir.join("generation_config.json"),
             &json!({"bos_token_id": ids.get(SPECIALS[1]), "eos_token_id": ids.get(SPECIALS[2]), "pad_token_id": ids.get(PAD)}),
         )?;
-        write_json(&dir.join("preprocessor_config.json"), &tower.encoder.processor(tower.shape.image))?;
+        write_json(&dir.join("preprocessor_config.json"), &self.input.processor(tower.encoder, tower.shape.image))?;
         write_json(
             &dir.join("processor_config.json"),
             &json!({
-                "processor_class": "LlavaProcessor",
+                "processor_class": self.input.processor_class(),
                 "image_token": IMAGE,
                 "num_additional_image_tokens": tower.class_tokens(),
                 "patch_size": tower.shape.patch,
@@ -165,8 +171,6 @@ impl Complete {
         });
         merged(
             json!({
-                "architectures": ["LlavaForConditionalGeneration"],
-                "model_type": "llava",
                 "ignore_index": -100,
                 "image_seq_length": (shape.image / shape.patch).pow(2),
                 "image_token_index": ids.get(IMAGE),
@@ -178,7 +182,7 @@ impl Complete {
                 "text_config": merged(text, family),
                 "vision_config": vision,
             }),
-            encoder.features(),
+            merged(encoder.features(), self.input.model(shape.image as u64)),
         )
     }
 
@@ -198,7 +202,7 @@ impl Complete {
             "clean_up_tokenization_spaces": false,
             "model_max_length": self.max_positions,
             "padding_side": "right",
-            "processor_class": "LlavaProcessor",
+            "processor_class": self.input.processor_class(),
             "added_tokens_decoder": decoder,
         })
     }

@@ -15,6 +15,7 @@ mod scenes;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod vision_input;
 mod weights;
 
 use std::fs;
@@ -90,10 +91,10 @@ fn merged(mut object: Value, other: Value) -> Value {
     object
 }
 
-/// The settings of CLIP's image processor for square pictures of `side` pixels.
-fn clip_processor(side: usize) -> Value {
+/// CLIP's settings of the image processor `class` for square pictures of `side` pixels.
+fn clip_processor(class: &str, side: usize) -> Value {
     json!({
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": class,
         "do_convert_rgb": true,
         "do_resize": true,
         "size": {"shortest_edge": side},

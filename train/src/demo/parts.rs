@@ -91,12 +91,12 @@ impl Encoder {
         json!({"vision_feature_layer": -2, "vision_feature_select_strategy": strategy})
     }
 
-    /// Settings of the image processor for square pictures of `side` pixels.
-    pub(super) fn processor(self, side: usize) -> Value {
+    /// Settings of the image processor `class` for square pictures, or tiles, of `side` pixels.
+    pub(super) fn processor(self, class: &str, side: usize) -> Value {
         match self {
-            Self::Clip => super::clip_processor(side),
+            Self::Clip => super::clip_processor(class, side),
             Self::Siglip2 | Self::Siglip2Patch14 => json!({
-                "image_processor_type": "CLIPImageProcessor",
+                "image_processor_type": class,
                 "do_convert_rgb": true,
                 "do_resize": true,
                 "size": {"height": side, "width": side},
@@ -152,6 +152,7 @@ pub static TEACHERS: &[TeacherPart] = {
         part("radio-v2.5-b", "RADIO v2.5 ViT-B/16", "radio", Radio, BASE),
         part("radio-v2.5-l", "RADIO v2.5 ViT-L/16", "radio", Radio, LARGE),
         part("radio-v2.5-h", "RADIO v2.5 ViT-H/16", "radio", Radio, HUGE),
+        part("radio-v2.5-g", "RADIO v2.5 ViT-g/14", "radio", Radio, GIANT),
     ]
 };
 
@@ -174,7 +175,8 @@ impl TeacherPart {
                 let global: Vec<usize> = (1..=4).map(|part| part * layers / 4 - 1).collect();
                 sam(1024, self.size, &global, 14, 256)
             }
-            // Four class tokens and as many registers.
+            // Four class tokens and as many registers; the giant has the tokens of its DINOv2.
+            Network::Radio if self.is_gated() => radio_giant(1792, self.size),
             Network::Radio => radio(2048, self.size, [4, 4]),
         }
     }
@@ -190,13 +192,14 @@ impl TeacherPart {
             Network::Clip => clip(14 * grid, [hidden, 4 * hidden, 3, heads]),
             Network::Siglip2 => siglip(16 * grid, 16, [hidden, 4 * hidden, 3, heads]),
             Network::Sam => sam(canvas, size, &[2], 4, hidden),
+            Network::Radio if self.is_gated() => radio_giant(14 * (grid + 4), size),
             Network::Radio => radio(canvas, size, [2, 2]),
         }
     }
 
-    /// Whether it is the giant DINOv2, whose feed-forward part is gated.
+    /// Whether it is the giant DINOv2, or the RADIO that is made of one, whose feed-forward part is gated.
     fn is_gated(&self) -> bool {
-        matches!(self.network, Network::Dinov2 { .. }) && self.size[0] == 1536
+        matches!(self.network, Network::Dinov2 { .. } | Network::Radio) && self.size[0] == 1536
     }
 }
 
@@ -316,4 +319,18 @@ fn radio(canvas: usize, [hidden, layers, heads]: [usize; 3], [classes, registers
         "hidden_act": "gelu",
         "torch_dtype": "float32",
     })
+}
+
+/// RADIO's front end before the blocks of a DINOv2.
+fn radio_giant(canvas: usize, size: [usize; 3]) -> Value {
+    super::merged(
+        radio(canvas, size, [1, 4]),
+        json!({
+            "patch_size": 14,
+            "use_swiglu_ffn": true,
+            "layer_scale": true,
+            "patch_bias": true,
+            "model_norm": true,
+        }),
+    )
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::complete::Complete;
 use super::parts::{Encoder, Parts, TEACHERS};
 use super::scenes::SceneSet;
+use super::vision_input::VisionInput;
 use super::weights::{TextShape, VisionShape};
 use super::{merged, write, write_json};
 use crate::error::Result;
@@ -42,6 +43,23 @@ pub static TINY: Preset = Preset {
         max_positions: 512,
         scenes: SceneSet { pictures: 320, texts: 80, rounds: 2, scale: 1 },
         whole_sentences: false,
+        input: VisionInput::Square,
+        config: include_str!("tiny.toml"),
+    }),
+};
+
+static TINY_NEXT: Preset = Preset {
+    name: "tiny-next",
+    help: "The same as a LLaVA-NeXT, which sees pictures in tiles",
+    content: Content::Complete(&Complete {
+        title: "A tiny LLaVA-NeXT to try viral-wgpu with",
+        text: TextShape { vocab: 512, hidden: 128, intermediate: 256, layers: 4, heads: 4, kv_heads: 2 },
+        clip: VisionShape { hidden: 64, intermediate: 128, layers: 3, heads: 4, image: 56, patch: 14 },
+        dinov2: VisionShape { hidden: 64, intermediate: 256, layers: 3, heads: 4, image: 56, patch: 14 },
+        max_positions: 512,
+        scenes: SceneSet { pictures: 320, texts: 80, rounds: 2, scale: 1 },
+        whole_sentences: false,
+        input: VisionInput::Tiles,
         config: include_str!("tiny.toml"),
     }),
 };
@@ -58,6 +76,7 @@ pub(super) static SMALL: Preset = Preset {
         max_positions: 512,
         scenes: SceneSet { pictures: 48, texts: 0, rounds: 1, scale: 3 },
         whole_sentences: true,
+        input: VisionInput::Square,
         config: include_str!("small.toml"),
     }),
 };
@@ -66,6 +85,15 @@ static LLAVA_7B: Preset = Preset {
     name: "llava-1.5-7b",
     help: "Configuration of LLaVA-1.5 7B without weights, to plan a run",
     content: Content::Published(|| vicuna("LLaVA-1.5 on Vicuna 7B", [4096, 11008, 32, 32], [16, 8])),
+};
+
+static LLAVA_NEXT_7B: Preset = Preset {
+    name: "llava-next-7b",
+    help: "Configuration of LLaVA-NeXT (1.6) on Vicuna 7B without weights, to plan a run",
+    content: Content::Published(|| Published {
+        input: VisionInput::Tiles,
+        ..vicuna("LLaVA-NeXT on Vicuna 7B", [4096, 11008, 32, 32], [4, 32])
+    }),
 };
 
 static LLAVA_13B: Preset = Preset {
@@ -81,7 +109,7 @@ static QWEN_7B: Preset = Preset {
 };
 
 /// Every preset, in the order of the documentation.
-pub static PRESETS: [&Preset; 5] = [&TINY, &SMALL, &LLAVA_7B, &LLAVA_13B, &QWEN_7B];
+pub static PRESETS: [&Preset; 7] = [&TINY, &TINY_NEXT, &SMALL, &LLAVA_7B, &LLAVA_13B, &QWEN_7B, &LLAVA_NEXT_7B];
 
 impl Preset {
     /// Whether the folder holds configurations only.
@@ -104,6 +132,7 @@ pub(super) struct Published {
     template: &'static str,
     batch: usize,
     accumulation: usize,
+    input: VisionInput,
 }
 
 impl Published {
@@ -115,7 +144,7 @@ impl Published {
         let side = |key: &str| vision[key].as_u64().unwrap_or(1) as usize;
         let (image, patch) = (side("image_size"), side("patch_size"));
         write_json(&dir.join("llava/config.json"), &self.llava(encoder, vision, (image / patch).pow(2)))?;
-        write_json(&dir.join("llava/preprocessor_config.json"), &encoder.processor(image))?;
+        write_json(&dir.join("llava/preprocessor_config.json"), &self.input.processor(encoder, image))?;
         write_json(&dir.join(teacher.folder).join("config.json"), &teacher.published())?;
         let config = include_str!("published.toml")
             .replace("{title}", self.title)
@@ -123,15 +152,15 @@ impl Published {
             .replace("{teacher}", teacher.folder)
             .replace("{template}", self.template)
             .replace("{batch}", &self.batch.to_string())
-            .replace("{accumulation}", &self.accumulation.to_string());
+            .replace("{accumulation}", &self.accumulation.to_string())
+            .replace("{max_length}", &self.input.max_length().to_string());
         write(&dir.join("config.toml"), config)
     }
 
     fn llava(&self, encoder: Encoder, vision: Value, visual_tokens: usize) -> Value {
+        let input = self.input.model(vision["image_size"].as_u64().unwrap_or(1));
         merged(
             json!({
-                "architectures": ["LlavaForConditionalGeneration"],
-                "model_type": "llava",
                 "ignore_index": -100,
                 "image_seq_length": visual_tokens,
                 "image_token_index": self.image_token,
@@ -143,7 +172,7 @@ impl Published {
                 "text_config": self.text,
                 "vision_config": vision,
             }),
-            encoder.features(),
+            merged(encoder.features(), input),
         )
     }
 }
@@ -169,7 +198,16 @@ fn vicuna(
         "hidden_act": "silu",
         "tie_word_embeddings": false,
     });
-    Published { title, text, image_token: 32000, pad_token: 32001, template: "vicuna_v1", batch, accumulation }
+    Published {
+        title,
+        text,
+        image_token: 32000,
+        pad_token: 32001,
+        template: "vicuna_v1",
+        batch,
+        accumulation,
+        input: VisionInput::Square,
+    }
 }
 
 /// Qwen2.5-7B-Instruct. Its embedding has room for `<image>` behind the tokenizer's own 151,665 tokens.
@@ -197,5 +235,6 @@ fn qwen() -> Published {
         template: "qwen_2",
         batch: 8,
         accumulation: 16,
+        input: VisionInput::Square,
     }
 }

@@ -116,6 +116,12 @@ pub(super) fn llava(text: &TextShape, language: Option<Language>, tower: &Tower,
     out.tensors
 }
 
+/// What ends a row of patches in a LLaVA-NeXT.
+pub(super) fn newline(text: &TextShape, seed: u64) -> Tensor {
+    let values = Random::new(seed, "llava/image_newline").normal(text.hidden, 1.0);
+    Tensor { name: "image_newline".into(), shape: vec![text.hidden], values }
+}
+
 /// The teacher: a DINOv2.
 pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
     let mut out = Writer::new(seed, "dinov2");

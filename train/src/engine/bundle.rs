@@ -65,7 +65,10 @@ impl Networks {
             if has_processor(pictures) { Err(error) } else { Ok(ImageProcessorConfig::clip(llava.vision.image_size)) }
         })?;
         let teacher = if config.needs_teacher() {
-            directory(&config.vra.teacher, "vra.teacher", "a vision model's directory with config.json")?;
+            if !config.vra.teacher.is_file() {
+                let expected = "a vision model's directory with config.json, or the weight file of a release";
+                directory(&config.vra.teacher, "vra.teacher", expected)?;
+            }
             Some(teachers::open(&config.vra.teacher)?)
         } else {
             None
@@ -82,13 +85,6 @@ impl Networks {
                 format!("vra.layers names layer {layer}"),
                 format!("the language model has {layers} layers; 0 is its input and {layers} its normalised output"),
                 format!("choose layers from 0 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
-            ));
-        }
-        if self.llava.tiling.is_some() {
-            return Err(errors::config(
-                "a LLaVA-NeXT cannot be trained yet",
-                "model_type is llava_next, whose pictures come in several tiles; training sees each as one square",
-                "use a model of model_type llava",
             ));
         }
         let residual = config.residual.enabled.then_some(&config.residual.layers).into_iter().flatten();

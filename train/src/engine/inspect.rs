@@ -6,7 +6,6 @@ use viral_compiler::Graph;
 use viral_compiler::ir::LeafKind;
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::TensorType;
-use viral_model::graph::BatchShape;
 
 use super::bundle::Bundle;
 use super::session::micro_batch_inputs;
@@ -17,11 +16,11 @@ use crate::error::{Error, Result};
 /// The graph that a run computes for a micro-batch, and all that it reads.
 ///
 /// Beside the run's own outputs (`losses`, and `NAME.grad` of every trained tensor) the graph has these, where the
-/// micro-batch has them; B, T, I and S are those of its bucket, N visual tokens a picture:
+/// micro-batch has them; B, T, I, J and S are those of its bucket, N visual tokens a picture or tile:
 ///
 /// | name | is | shape |
 /// | --- | --- | --- |
-/// | `vision_features` | what the vision tower gives the projector | (I·N, Dz) |
+/// | `vision_features` | what the vision tower gives the projector | ((I+J)·N, Dz) |
 /// | `targets` | the target's features | (I·N, d) |
 /// | `hidden.K` | the decoder's state K from 0 to L, the last one normalised | (B, T, D) |
 /// | `logits` | logits at the target positions | (S, V) |
@@ -41,7 +40,7 @@ impl Inspection {
     /// A tensor that cannot be read.
     pub fn new(bundle: &Bundle, micro_batch: &MicroBatch) -> Result<Self> {
         let (config, networks, bucket) = (&bundle.config, &bundle.networks, micro_batch.batch.bucket);
-        let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+        let shape = bucket.shape(&networks.llava);
         let (mut graph, landmarks) = step_graph::build_whole(config, networks, shape);
         for (name, value) in landmarks {
             graph.output(name, value);

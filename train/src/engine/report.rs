@@ -10,6 +10,8 @@ use viral_compiler::compile::compile_traced;
 use viral_compiler::plan::{Command, MemoryReport, Plan};
 use viral_compiler::{Options, compile};
 
+use viral_model::image::Tiling;
+
 use super::bundle::Networks;
 use super::session::{features, layout_of, step_plan_source, total_memory};
 use super::update_graph;
@@ -56,8 +58,14 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
 
     let trained: usize = layout.entries.iter().map(|entry| entry.ty.len()).sum();
     let mut text = format!(
-        "micro-batch of {} x {} tokens with {} pictures and {} supervised tokens\n",
-        bucket.batch, bucket.tokens, bucket.images, bucket.targets
+        "micro-batch of {} x {} tokens with {} and {} supervised tokens\n",
+        bucket.batch,
+        bucket.tokens,
+        match bucket.tiles {
+            0 => format!("{} pictures", bucket.images),
+            tiles => format!("{} pictures, {tiles} tiles", bucket.images),
+        },
+        bucket.targets
     );
     let _ = writeln!(text, "trained parameters {trained}\n");
     text += &memory_table(&total_memory(frozen.iter().chain([&plan, &update]), &layout));
@@ -106,13 +114,16 @@ pub fn dump(config: &Config, target: &Target, dir: &Path) -> Result<Vec<PathBuf>
     Ok(files)
 }
 
-/// A micro-batch of the configured size in which every sample has a picture and is as long as allowed.
+/// A micro-batch of the configured size in which every sample has a picture, with as many tiles as there are, and is as
+/// long as allowed.
 fn full_bucket(config: &Config, networks: &Networks) -> Bucket {
     let (batch, tokens) = (config.train.batch, config.train.max_length);
+    let tiles = networks.llava.tiling.as_ref().map_or(0, Tiling::most_tiles);
     Bucket {
         batch,
         tokens: tokens.max(networks.llava.visual_tokens() + 1),
         images: batch,
+        tiles: batch * tiles,
         targets: (batch * TYPICAL_TARGETS).min(batch * tokens).next_power_of_two(),
     }
 }

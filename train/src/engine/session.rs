@@ -89,7 +89,7 @@ pub(crate) fn step_plan_source(
     bucket: Bucket,
     target: &Target,
 ) -> (Graph, Options) {
-    let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+    let shape = bucket.shape(&networks.llava);
     let remat = match config.train.remat {
         RematChoice::None => Remat::None,
         RematChoice::Block => Remat::Block,
@@ -160,8 +160,8 @@ impl Session {
             plans.push((bucket, compile(&graph, &options)?));
         }
         let mut frozen = Vec::new();
-        for (images, graph, options) in features::sources(&config, networks, buckets, device.target()) {
-            frozen.push((images, compile(&graph, &options)?));
+        for (squares, graph, options) in features::sources(&config, networks, buckets, device.target()) {
+            frozen.push((squares, compile(&graph, &options)?));
         }
         let update = update_graph::build(&config.train, &layout);
         let update = compile(&update, &Options::new(device.target().clone()))?;
@@ -185,7 +185,7 @@ impl Session {
             .collect::<Result<BTreeMap<_, _>>>()?;
         let frozen = frozen
             .into_iter()
-            .map(|(images, plan)| Ok((images, bind(&plan, &mut slots)?)))
+            .map(|(squares, plan)| Ok((squares, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
@@ -255,7 +255,7 @@ impl Session {
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
-        self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.images, &batch.pixels)?;
+        self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
         for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
             // A graph declares only the inputs that it uses.
             if let Some(port) = executable.input(name) {

@@ -105,7 +105,7 @@ fn row(index: usize, shape: StepShape, geometry: Geometry) -> Row {
     let targets = (first..shape.tokens.saturating_sub(1)).map(|at| (at as u32, 3 + (at as u32 + 1) % 61)).collect();
     let values = 3 * geometry.image_side * geometry.image_side;
     let pixels = (0..values).map(|at| ((at * 31 + index * 7) % 97) as f32 / 48.5 - 1.0).collect();
-    let sample = Sample { ids, visual_start: 1, visual_len: visual, targets };
+    let sample = Sample { ids, visual_start: 1, visual_len: visual, layout: None, targets };
     Row { name: format!("made up {index}"), sample, pixels: Some(pixels), aligned: true, defect: None }
 }
 

@@ -47,7 +47,7 @@ pub(crate) const TARGETS: &str = "vision_targets";
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
     let given = (shape.images > 0).then(|| {
-        let frozen = build_features(config, networks, shape.images);
+        let frozen = build_features(config, networks, [shape.images, shape.tiles]);
         Frozen {
             features: given(&mut g, &frozen, FEATURES),
             targets: wants_teacher(config).then(|| given(&mut g, &frozen, TARGETS)),
@@ -57,10 +57,12 @@ pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> 
     g
 }
 
-/// Builds the graph of the frozen networks for a number of pictures: [`FEATURES`], and [`TARGETS`] if a teacher is asked.
-pub(crate) fn build_features(config: &Config, networks: &Networks, images: usize) -> Graph {
+/// Builds the graph of the frozen networks for a number of pictures and one of tiles: [`FEATURES`] of all, and [`TARGETS`]
+/// of the pictures if a teacher is asked.
+pub(crate) fn build_features(config: &Config, networks: &Networks, [images, tiles]: [usize; 2]) -> Graph {
     let mut g = Graph::new();
     let shape = BatchShape::new(&networks.llava, images, networks.llava.visual_tokens() + 1, images, 1);
+    let shape = shape.with_tiles(tiles);
     let frozen = frozen(&mut g, config, networks, shape);
     g.output(FEATURES, frozen.features);
     if let Some(targets) = frozen.targets {
@@ -91,9 +93,9 @@ fn wants_teacher(config: &Config) -> bool {
 /// What the networks that are never trained make of the pictures.
 #[derive(Clone, Copy)]
 struct Frozen {
-    /// Of the vision tower. // (I·N, Dz)
+    /// Of the vision tower. // ((I+J)·N, Dz)
     features: Value,
-    /// Of the teacher. // (I·N, d)
+    /// Of the teacher, for whole pictures. // (I·N, d)
     targets: Option<Value>,
 }
 
@@ -102,8 +104,18 @@ fn frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape
     let features = vision::features(g, &networks.llava, pixels);
     let teacher = networks.teacher.as_ref().filter(|_| wants_teacher(config));
     let path = networks.input_path(config);
-    let targets = teacher.map(|teacher| g.scoped("loss_vra", |g| teachers::targets(g, &**teacher, &path, pixels)));
+    let targets = teacher.map(|teacher| {
+        g.scoped("loss_vra", |g| {
+            let pictures = front(g, pixels, shape.images);
+            teachers::targets(g, &**teacher, &path, pictures)
+        })
+    });
     Frozen { features, targets }
+}
+
+/// The first `rows` along the first axis.
+fn front(g: &mut Graph, x: Value, rows: usize) -> Value {
+    if g.shape(x).first() == Some(&rows) { x } else { g.slice(x, 0, 0, rows) }
 }
 
 /// Losses and gradients. Returns what lies between.
@@ -151,7 +163,7 @@ fn step(
 struct Forward {
     /// What the frozen networks make of the pictures, where the micro-batch has any.
     frozen: Option<Frozen>,
-    /// What the projector makes of the tower's features. // (I·N, D)
+    /// What the projector makes of the tower's features. // ((I+J)·N, D)
     visual_tokens: Option<Value>,
     /// All states of the decoder, the last one normalised. // L+1 of (B, T, D)
     states: Vec<Value>,
@@ -186,7 +198,11 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
     let features = frozen.map(|frozen| frozen.features);
     let visual_tokens = features
         .map(|features| g.scoped("multi_modal_projector", |g| projector::multi_modal(g, llava, trainable, features)));
-    let visual = visual_tokens.map(|tokens| Visual { tokens, index: shape.input(g, BatchInput::VisualIndex) });
+    let visual = visual_tokens.map(|tokens| Visual {
+        tokens,
+        index: shape.input(g, BatchInput::VisualIndex),
+        newline: llava::newline(g, llava, trainable),
+    });
     let token_ids = shape.input(g, BatchInput::TokenIds);
     let h0 = llava::embed(g, &llava.text, trainable, [shape.batch, shape.tokens], token_ids, visual);
     let residual = g.scoped("residual", |g| residual(g, config, networks, features, visual, h0));
@@ -219,11 +235,14 @@ fn residual(
         return Some(Residual { layers, value: h0 });
     }
     let (features, visual) = (features?, visual?);
-    let tokens = match config.residual.source {
-        ResidualSource::PostProjection => visual.tokens,
-        ResidualSource::PreProjection => residual::adapter(g, &networks.llava.text, trainable(config), features),
+    let visual = match config.residual.source {
+        ResidualSource::PostProjection => visual,
+        ResidualSource::PreProjection => {
+            let tokens = residual::adapter(g, &networks.llava.text, trainable(config), features);
+            Visual { tokens, newline: None, ..visual }
+        }
     };
-    Some(Residual { layers, value: residual::at_positions(g, Visual { tokens, ..visual }, h0) })
+    Some(Residual { layers, value: residual::at_positions(g, visual, h0) })
 }
 
 /// Mean negative log-likelihood of the supervised tokens.
@@ -244,7 +263,8 @@ fn language_loss(
     Language { logits, loss: g.sum_all(weighted) }
 }
 
-/// The alignment loss, where it is wanted and the micro-batch has pictures.
+/// The alignment loss, where it is wanted and the micro-batch has pictures. Of a picture in tiles the tokens of the whole
+/// picture take part: they are the ones that see what a teacher sees, a square of the picture as large as one tile.
 fn alignment_loss(g: &mut Graph, config: &Config, shape: BatchShape, forward: &Forward) -> Option<Aligned> {
     if !config.vra.enabled {
         return None;
@@ -254,6 +274,7 @@ fn alignment_loss(g: &mut Graph, config: &Config, shape: BatchShape, forward: &F
         VraTarget::Encoder => forward.frozen?.features,
         VraTarget::PostProjection => forward.visual_tokens?,
     };
+    let targets = front(g, targets, shape.images * shape.visual_tokens);
     let positions = shape.input(g, BatchInput::VraPositions);
     let states = config.vra.layers.iter().map(|&layer| llava::rows_at(g, forward.states[layer], positions)).collect();
     let weights = shape.input(g, BatchInput::VraWeights);

@@ -9,13 +9,15 @@ use super::super::leaf::{Leaves, Trainable};
 use super::super::pixels::PixelNorm;
 use super::super::source::Interpolation;
 use super::super::vision::{hidden_states, rows_from};
-use super::{Teacher, TeacherInput};
+use super::{Kind, Teacher, TeacherInput};
 use crate::config::{ConfigError, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, Section, VisionConfig, VisionFamily};
 use crate::weights::NameMap;
 
-pub(super) const MODEL_TYPES: &[&str] = &["clip", "clip_vision_model", "siglip", "siglip_vision_model"];
+/// Their files are not held without `config.json`.
+pub(super) const KIND: Kind =
+    Kind { model_types: &["clip", "clip_vision_model", "siglip", "siglip_vision_model"], read, recognise: None };
 
-pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
     let tower = match s.text("model_type")? {
         Some("clip") => tower(s, VisionFamily::Clip)?,
         Some("siglip") => tower(s, VisionFamily::Siglip)?,

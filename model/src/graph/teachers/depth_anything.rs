@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use viral_compiler::{Graph, Value};
 
 use super::super::pixels::PixelNorm;
 use super::super::source::Interpolation;
-use super::{Teacher, TeacherInput, dinov2};
+use super::{Kind, Teacher, TeacherInput, dinov2};
 use crate::config::{ConfigError, Dinov2Config, Section};
 use crate::weights::NameMap;
 
-pub(super) const MODEL_TYPES: &[&str] = &["depth_anything"];
+pub(super) const KIND: Kind = Kind {
+    model_types: &["depth_anything"],
+    read,
+    // What is a DINOv2 behind these names was none without them.
+    recognise: Some((NameMap::DepthAnything, |tensors| {
+        let backbone = dinov2::recognise(tensors)?;
+        Some(backbone.map(|backbone| json!({"model_type": "depth_anything", "backbone_config": backbone})))
+    })),
+};
 
-pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
     const KEY: &str = "backbone_config";
     let backbone = s.section(KEY)?.ok_or_else(|| s.wrong(KEY, "the configuration of a DINOv2"))?;
     Ok(Arc::new(DepthAnything { backbone: Dinov2Config::from_section(&backbone)? }))

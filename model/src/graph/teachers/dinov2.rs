@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value as Json, json};
 use viral_compiler::{Graph, Value};
 
 use super::super::leaf::{Leaves, Trainable};
@@ -10,14 +11,51 @@ use super::super::source::Interpolation;
 use super::super::vision::rows_from;
 use super::super::vit::{self, Block, BlockNames, PositionTable};
 use super::super::{TEACHER, extents};
-use super::{Teacher, TeacherInput};
+use super::recognise::{self, Tensors};
+use super::{Kind, Teacher, TeacherInput};
 use crate::config::{ConfigError, Dinov2Config, Section};
 use crate::weights::NameMap;
 
-pub(super) const MODEL_TYPES: &[&str] = &["dinov2", "dinov2_with_registers"];
+pub(super) const KIND: Kind =
+    Kind { model_types: &["dinov2", "dinov2_with_registers"], read, recognise: Some((NameMap::Dinov2, recognise)) };
 
-pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+/// Width and heads of S, B, L and g.
+const PUBLISHED: [(usize, usize); 4] = [(384, 6), (768, 12), (1024, 16), (1536, 24)];
+
+fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
     Ok(Arc::new(Dinov2Config::from_section(s)?))
+}
+
+/// The configuration of tensors that are a DINOv2's.
+pub(super) fn recognise(tensors: &Tensors) -> Option<Result<Json, String>> {
+    let is_mine = tensors.has("embeddings.cls_token") && tensors.has("encoder.layer.0.layer_scale1.lambda1");
+    is_mine.then(|| described(tensors))
+}
+
+fn described(tensors: &Tensors) -> Result<Json, String> {
+    const POSITIONS: &str = "embeddings.position_embeddings";
+    let hidden = tensors.extent("embeddings.cls_token", 2)?;
+    let patch = tensors.extent("embeddings.patch_embeddings.projection.weight", 3)?;
+    let side = recognise::side(POSITIONS, tensors.extent(POSITIONS, 1)?.saturating_sub(1))?;
+    let gate = tensors.extent("encoder.layer.0.mlp.weights_in.weight", 0).ok();
+    // A gated part has two thirds of the width that the ratio says.
+    let wide = match gate {
+        Some(both) => both as f64 * 0.75,
+        None => tensors.extent("encoder.layer.0.mlp.fc1.weight", 0)? as f64,
+    };
+    let registers = tensors.extent("embeddings.register_tokens", 1).ok();
+    Ok(recognise::object(json!({
+        "model_type": if registers.is_some() { "dinov2_with_registers" } else { "dinov2" },
+        "hidden_size": hidden,
+        "num_hidden_layers": tensors.layers("encoder.layer."),
+        "num_attention_heads": recognise::heads(&PUBLISHED, hidden)?,
+        "mlp_ratio": wide / hidden as f64,
+        "use_swiglu_ffn": gate.is_some(),
+        "qkv_bias": tensors.has("encoder.layer.0.attention.attention.query.bias"),
+        "image_size": side * patch,
+        "patch_size": patch,
+        "num_register_tokens": registers,
+    })))
 }
 
 const NAMES: BlockNames = BlockNames {

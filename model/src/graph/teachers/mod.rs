@@ -1,13 +1,14 @@
 //! The teachers: frozen vision models whose features the decoder's states are aligned with.
 //!
 //! A teacher is one file, which reads its `config.json`, builds its network and says what its input looks like, and one
-//! line in [`ALL`]. What they have in common is here: how their input is made out of the vision tower's, and what happens
+//! entry of [`ALL`]. Releases without that file are recognised by their tensors ([`recognise`]). What they have in common is here: how their input is made out of the vision tower's, and what happens
 //! where their grid of features is not that of the visual tokens.
 
 mod clip;
 mod depth_anything;
 mod dinov2;
 mod radio;
+mod recognise;
 mod sam;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use radio::RadioConfig;
+use recognise::Recognise;
 pub use sam::SamConfig;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
@@ -28,14 +30,18 @@ use crate::weights::NameMap;
 /// Reads a configuration file.
 type Reader = fn(&Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError>;
 
-/// Every teacher: the values of `model_type` that its file reads, and its reader.
-const ALL: &[(&[&str], Reader)] = &[
-    (dinov2::MODEL_TYPES, dinov2::read),
-    (clip::MODEL_TYPES, clip::read),
-    (sam::MODEL_TYPES, sam::read),
-    (depth_anything::MODEL_TYPES, depth_anything::read),
-    (radio::MODEL_TYPES, radio::read),
-];
+/// Every teacher.
+const ALL: &[Kind] = &[dinov2::KIND, clip::KIND, sam::KIND, depth_anything::KIND, radio::KIND];
+
+/// What a teacher's file tells about it.
+struct Kind {
+    /// The values of `model_type` that it reads.
+    model_types: &'static [&'static str],
+    /// Reads a configuration of these types.
+    read: Reader,
+    /// Makes such a configuration of the tensors of a release that has none; they go by these names.
+    recognise: Option<(NameMap, Recognise)>,
+}
 
 /// A frozen vision model that turns square pictures into a square grid of features.
 pub trait Teacher: fmt::Debug + Send + Sync {
@@ -100,12 +106,21 @@ pub enum InputSize {
     Own,
 }
 
-/// Reads `config.json` of a teacher's directory.
+/// Reads `config.json` of a teacher's directory. Where there is none, or one that does not say what it is, as in a research
+/// release, its tensors say so: `path` may then be the weight file.
 ///
 /// # Errors
-/// The file is missing, is not JSON, belongs to no known teacher, or holds a setting that is wrong or not implemented.
-pub fn open(dir: &Path) -> Result<Arc<dyn Teacher>, ConfigError> {
-    read(&Document::read(&dir.join("config.json"))?.root())
+/// The file is not JSON, belongs to no known teacher, or holds a setting that is wrong or not implemented; the tensors are
+/// not those of a known teacher, or leave something open.
+pub fn open(path: &Path) -> Result<Arc<dyn Teacher>, ConfigError> {
+    let file = path.join("config.json");
+    if file.is_file() {
+        let document = Document::read(&file)?;
+        if document.root().value(MODEL_TYPE).is_some() {
+            return read(&document.root());
+        }
+    }
+    read(&recognise::config(path)?.root())
 }
 
 /// Reads the text of a `config.json`; `path` only appears in messages.
@@ -116,13 +131,15 @@ pub fn from_json(path: &Path, json: &[u8]) -> Result<Arc<dyn Teacher>, ConfigErr
     read(&Document::parse(path, json)?.root())
 }
 
+/// The key that says which teacher a configuration is of.
+const MODEL_TYPE: &str = "model_type";
+
 fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
-    const KEY: &str = "model_type";
-    let all = || ALL.iter().flat_map(|(types, _)| *types).copied().collect::<Vec<_>>().join(", ");
-    let Some(kind) = s.text(KEY)? else { return Err(s.wrong(KEY, &format!("one of {}", all()))) };
-    match ALL.iter().find(|(types, _)| types.contains(&kind)) {
-        Some((_, reader)) => reader(s),
-        None => Err(s.unsupported(KEY, &all())),
+    let all = || ALL.iter().flat_map(|kind| kind.model_types).copied().collect::<Vec<_>>().join(", ");
+    let Some(name) = s.text(MODEL_TYPE)? else { return Err(s.wrong(MODEL_TYPE, &format!("one of {}", all()))) };
+    match ALL.iter().find(|kind| kind.model_types.contains(&name)) {
+        Some(kind) => (kind.read)(s),
+        None => Err(s.unsupported(MODEL_TYPE, &all())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use viral_compiler::{Graph, Value};
 
 use super::super::leaf::{Leaves, Trainable};
@@ -10,13 +10,51 @@ use super::super::source::Interpolation;
 use super::super::vision::rows_from;
 use super::super::vit::{self, Block, BlockNames, Ffn, PositionTable};
 use super::super::{TEACHER, extents};
-use super::{Teacher, TeacherInput};
+use super::recognise::{self, Tensors};
+use super::{Kind, Teacher, TeacherInput};
 use crate::config::{Activation, ConfigError, Section};
 use crate::weights::NameMap;
 
-pub(super) const MODEL_TYPES: &[&str] = &["radio"];
+pub(super) const KIND: Kind = Kind { model_types: &["radio"], read, recognise: Some((NameMap::Radio, recognise)) };
 
-pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+/// Width and heads of S, B, L, H and g.
+const PUBLISHED: [(usize, usize); 5] = [(384, 6), (768, 12), (1024, 16), (1280, 16), (1536, 24)];
+
+fn recognise(tensors: &Tensors) -> Option<Result<Json, String>> {
+    tensors.has("patch_generator.embedder.weight").then(|| described(tensors))
+}
+
+fn described(tensors: &Tensors) -> Result<Json, String> {
+    const EMBEDDER: &str = "patch_generator.embedder.weight";
+    const POSITIONS: &str = "patch_generator.pos_embed";
+    let hidden = tensors.extent(EMBEDDER, 0)?;
+    let patch = recognise::side(EMBEDDER, tensors.extent(EMBEDDER, 1)? / 3)?;
+    let gate = tensors.extent("blocks.0.mlp.weights_in.weight", 0).ok();
+    // A gated part has two thirds of the width that the ratio says.
+    let wide = match gate {
+        Some(both) => both as f64 * 0.75,
+        None => tensors.extent("blocks.0.mlp.fc1.weight", 0)? as f64,
+    };
+    Ok(json!({
+        "model_type": "radio",
+        "hidden_size": hidden,
+        "num_hidden_layers": tensors.layers("blocks."),
+        "num_attention_heads": recognise::heads(&PUBLISHED, hidden)?,
+        "mlp_ratio": wide / hidden as f64,
+        "use_swiglu_ffn": gate.is_some(),
+        "qkv_bias": tensors.has("blocks.0.attn.qkv.bias"),
+        "patch_size": patch,
+        "max_img_size": patch * recognise::side(POSITIONS, tensors.extent(POSITIONS, 1)?)?,
+        "num_cls_tokens": tensors.extent("patch_generator.cls_token.token", 0)?,
+        "num_registers": 0,
+        "patch_bias": tensors.has("patch_generator.embedder.bias"),
+        "layer_scale": tensors.has("blocks.0.layer_scale1.lambda1"),
+        "model_norm": tensors.has("norm.weight"),
+        "feature_normalizer": tensors.has("feature_normalizer.tx"),
+    }))
+}
+
+fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
     Ok(Arc::new(RadioConfig::from_section(s)?))
 }
 
@@ -30,10 +68,12 @@ pub struct RadioConfig {
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Width of the MLP.
-    pub intermediate_size: usize,
-    /// Activation of the MLP.
-    pub hidden_act: Activation,
+    /// The feed-forward part of a block; that of the giant is gated.
+    pub ffn: Ffn,
+    /// Whether blocks have LayerScale vectors, as the giant's do.
+    pub layer_scale: bool,
+    /// Whether the patch embedding has a bias, as the giant's has.
+    pub patch_bias: bool,
     /// Side of a square patch in pixels.
     pub patch_size: usize,
     /// Side of the canvas that the position table is made for, in pixels.
@@ -44,34 +84,39 @@ pub struct RadioConfig {
     pub qkv_bias: bool,
     /// Added to the variance in every LayerNorm.
     pub layer_norm_eps: f64,
-    /// Whether a norm follows the last block; checkpoints as published have none.
+    /// Whether a norm follows the last block; of published models only the giant has one.
     pub final_norm: bool,
+    /// Whether the features are centred and turned by a stored matrix, as those of some releases are.
+    pub normalizer: bool,
 }
 
 impl RadioConfig {
     fn from_section(s: &Section<'_>) -> Result<Self, ConfigError> {
         s.refuse_unless("num_channels", json!(3))?;
-        s.refuse_unless("use_swiglu_ffn", json!(false))?;
         s.refuse_unless("layerscale_value", json!(1.0))?;
         let hidden_size = s.size("hidden_size", 1280)?;
+        let wide = (hidden_size as f64 * s.positive("mlp_ratio", 4.0)?) as usize;
+        if !(1..=1 << 24).contains(&wide) {
+            return Err(s.wrong("mlp_ratio", "a ratio that gives a sensible width"));
+        }
+        let act = s.activation("hidden_act", Activation::Gelu, &[Activation::Gelu, Activation::GeluTanh])?;
         let config = Self {
             hidden_size,
             layers: s.layers("num_hidden_layers", 32)?,
             heads: s.size("num_attention_heads", 16)?,
-            intermediate_size: (hidden_size as f64 * s.positive("mlp_ratio", 4.0)?) as usize,
-            hidden_act: s.activation("hidden_act", Activation::Gelu, &[Activation::Gelu, Activation::GeluTanh])?,
+            ffn: Ffn::of_width(wide, act, s.flag("use_swiglu_ffn", false)?),
+            layer_scale: s.flag("layer_scale", false)?,
+            patch_bias: s.flag("patch_bias", false)?,
             patch_size: s.side("patch_size", 16)?,
             canvas: s.side("max_img_size", 2048)?,
             summary_tokens: s.size("num_cls_tokens", 3)? + s.count("num_registers", 7)?,
             qkv_bias: s.flag("qkv_bias", true)?,
             layer_norm_eps: s.positive("layer_norm_eps", 1e-6)?,
             final_norm: s.flag("model_norm", false)?,
+            normalizer: s.flag("feature_normalizer", false)?,
         };
         s.divisible(("hidden_size", hidden_size), ("num_attention_heads", config.heads))?;
         s.divisible(("max_img_size", config.canvas), ("patch_size", config.patch_size))?;
-        if !(1..=1 << 24).contains(&config.intermediate_size) {
-            return Err(s.wrong("mlp_ratio", "a ratio that gives a sensible width"));
-        }
         Ok(config)
     }
 }
@@ -84,6 +129,8 @@ const NAMES: BlockNames = BlockNames {
     mlp: vit::MLP,
     scales: None,
 };
+
+const SCALED_NAMES: BlockNames = BlockNames { scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]), ..NAMES };
 
 impl Teacher for RadioConfig {
     fn width(&self) -> usize {
@@ -110,11 +157,12 @@ impl Teacher for RadioConfig {
         NameMap::Radio
     }
 
-    /// The library writes LayerScale vectors of 1 that published models do not have; video models have a second patch
-    /// embedding.
+    /// The library writes LayerScale vectors of 1 that most published models do not have; video models have a second patch
+    /// embedding, the giant a token that stood for hidden patches.
     fn unused(&self) -> Vec<String> {
-        let scales = (0..self.layers).map(|layer| format!("blocks.{layer}.layer_scale"));
-        scales.chain(["patch_generator.video_embedder.".into()]).collect()
+        let layers = if self.layer_scale { 0 } else { self.layers };
+        let scales = (0..layers).map(|layer| format!("blocks.{layer}.layer_scale"));
+        scales.chain(["patch_generator.video_embedder.", "mask_token"].map(str::to_string)).collect()
     }
 
     fn features(&self, g: &mut Graph, pixels: Value, positions: Option<Interpolation>) -> Value {
@@ -131,15 +179,16 @@ impl Teacher for RadioConfig {
             heads: self.heads,
             eps: self.layer_norm_eps,
             qkv_bias: self.qkv_bias,
-            ffn: Ffn::Mlp { hidden: self.intermediate_size, act: self.hidden_act },
-            names: &NAMES,
+            ffn: self.ffn,
+            names: if self.layer_scale { &SCALED_NAMES } else { &NAMES },
         };
         for layer in 0..self.layers {
             let leaves = leaves.under(&format!("blocks.{layer}"));
             x = g.scoped(format!("layers.{layer}"), |g| block.apply(g, &leaves, x));
         }
         let x = rows_from(g, x, self.summary_tokens);
-        if self.final_norm { leaves.layer_norm(g, "norm", x, self.layer_norm_eps) } else { x }
+        let x = if self.final_norm { leaves.layer_norm(g, "norm", x, self.layer_norm_eps) } else { x };
+        if self.normalizer { normalized(g, &leaves.under("feature_normalizer"), x) } else { x }
     }
 }
 
@@ -149,7 +198,7 @@ impl RadioConfig {
     fn embed(&self, g: &mut Graph, leaves: &Leaves, pixels: Value, filter: Interpolation) -> Value {
         let channels = self.hidden_size;
         let patches = vit::patches(g, pixels, self.patch_size); // (I, N, 3·p²)
-        let patches = leaves.linear(g, "embedder", patches, channels, false);
+        let patches = leaves.linear(g, "embedder", patches, channels, self.patch_bias);
         let [images] = extents(g, patches);
         let [_, _, height, width] = extents(g, pixels);
         let table = PositionTable {
@@ -165,4 +214,14 @@ impl RadioConfig {
         let tokens = g.expand(tokens, &[images, self.summary_tokens, channels]);
         g.concat(&[tokens, patches], 1)
     }
+}
+
+/// `tx (x - mean)` for each row of `x (M, C)`.
+fn normalized(g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+    let [rows, channels] = extents(g, x);
+    let mean = leaves.tensor(g, "mean", &[channels]);
+    let mean = g.expand(mean, &[rows, channels]);
+    let centred = g.sub(x, mean);
+    let turn = leaves.tensor(g, "tx", &[channels, channels]);
+    g.linear(centred, turn, None)
 }

@@ -11,13 +11,43 @@ use super::super::pixels::PixelNorm;
 use super::super::source::{Interpolation, LeafSource};
 use super::super::vit::{self, Block, BlockNames, Ffn};
 use super::super::{TEACHER, extents};
-use super::{Teacher, TeacherInput};
+use super::recognise::Tensors;
+use super::{Kind, Teacher, TeacherInput};
 use crate::config::{Activation, ConfigError, Section};
 use crate::weights::NameMap;
 
-pub(super) const MODEL_TYPES: &[&str] = &["sam", "sam_vision_model"];
+pub(super) const KIND: Kind =
+    Kind { model_types: &["sam", "sam_vision_model"], read, recognise: Some((NameMap::Sam, recognise)) };
 
-pub(super) fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
+fn recognise(tensors: &Tensors) -> Option<Result<Json, String>> {
+    let is_mine = tensors.has("layers.0.attn.rel_pos_h") && tensors.has("neck.conv1.weight");
+    is_mine.then(|| described(tensors))
+}
+
+fn described(tensors: &Tensors) -> Result<Json, String> {
+    let hidden = tensors.extent("pos_embed", 3)?;
+    let (own, patch) = (tensors.extent("pos_embed", 1)?, tensors.extent("patch_embed.projection.weight", 3)?);
+    let layers = tensors.layers("layers.");
+    // A table of 2n - 1 rows is that of n points.
+    let points = |layer: usize| Ok(tensors.extent(&format!("layers.{layer}.attn.rel_pos_h"), 0)?.div_ceil(2));
+    let points = (0..layers).map(points).collect::<Result<Vec<usize>, String>>()?;
+    let global: Vec<usize> = (0..layers).filter(|&layer| points[layer] == own).collect();
+    Ok(json!({
+        "model_type": "sam_vision_model",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden / tensors.extent("layers.0.attn.rel_pos_h", 1)?,
+        "mlp_dim": tensors.extent("layers.0.mlp.lin1.weight", 0)?,
+        "qkv_bias": tensors.has("layers.0.attn.qkv.bias"),
+        "image_size": own * patch,
+        "patch_size": patch,
+        "window_size": points.iter().copied().filter(|&points| points != own).min().unwrap_or(own),
+        "global_attn_indexes": global,
+        "output_channels": tensors.extent("neck.conv1.weight", 0)?,
+    }))
+}
+
+fn read(s: &Section<'_>) -> Result<Arc<dyn Teacher>, ConfigError> {
     let config = match s.text("model_type")? {
         Some("sam") => match s.section("vision_config")? {
             Some(vision) => SamConfig::from_section(&vision)?,

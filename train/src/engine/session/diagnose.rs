@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use viral_compiler::ir::LeafKind;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Options, Value, compile};
-use viral_model::graph::BatchShape;
 use viral_runtime::{Buffer, Executable, SlotPool};
 
 use super::{Session, micro_batch_inputs};
@@ -78,7 +77,7 @@ impl Session {
     /// The first bad value of a micro-batch: its name, its bad elements, and whether it depends on the samples.
     fn first_bad(&self, bundle: &Bundle, micro_batch: &MicroBatch) -> Result<Option<(String, u64, bool)>> {
         let (networks, bucket) = (&bundle.networks, micro_batch.batch.bucket);
-        let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+        let shape = bucket.shape(&networks.llava);
         let (mut graph, landmarks) = step_graph::build_whole(&self.config, networks, shape);
         let watched = watch(&mut graph, landmarks);
 

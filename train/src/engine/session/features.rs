@@ -22,47 +22,69 @@ use crate::measure::Profiler;
 /// Names of the values, in the order in which they are kept.
 const VALUES: [&str; 2] = [step_graph::FEATURES, step_graph::TARGETS];
 
-/// The graphs of the frozen networks, by number of pictures.
+/// The squares that the vision tower sees for a micro-batch: whole pictures and, behind them, tiles of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Squares {
+    images: usize,
+    tiles: usize,
+}
+
+impl From<Bucket> for Squares {
+    fn from(bucket: Bucket) -> Self {
+        Self { images: bucket.images, tiles: bucket.tiles }
+    }
+}
+
+impl Squares {
+    /// How many squares a value of [`VALUES`] is of: the tower sees all, the teacher whole pictures.
+    fn of(self, value: usize) -> usize {
+        if VALUES.get(value) == Some(&step_graph::TARGETS) { self.images } else { self.images + self.tiles }
+    }
+}
+
+/// The graphs of the frozen networks, by what they see.
 pub(crate) fn sources(
     config: &Config,
     networks: &Networks,
     buckets: &BTreeSet<Bucket>,
     target: &Target,
-) -> Vec<(usize, Graph, Options)> {
-    let counts: BTreeSet<usize> = buckets.iter().map(|bucket| bucket.images).filter(|&images| images > 0).collect();
-    let source = |images| {
-        let graph = step_graph::build_features(config, networks, images);
+) -> Vec<(Squares, Graph, Options)> {
+    let seen: BTreeSet<Squares> =
+        buckets.iter().map(|&bucket| bucket.into()).filter(|squares: &Squares| squares.images > 0).collect();
+    let source = |squares: Squares| {
+        let graph = step_graph::build_features(config, networks, [squares.images, squares.tiles]);
         let storage = storage_types(config, &graph);
         let activations = activation_type(config);
-        (images, graph, Options { storage, activations, ..Options::new(target.clone()) })
+        (squares, graph, Options { storage, activations, ..Options::new(target.clone()) })
     };
-    counts.into_iter().map(source).collect()
+    seen.into_iter().map(source).collect()
 }
 
 /// The plans of the frozen networks, and what they have yielded.
 pub(super) struct Features {
-    plans: BTreeMap<usize, Executable>,
+    plans: BTreeMap<Squares, Executable>,
     /// Empty where no picture comes twice.
     cache: Cache,
 }
 
-/// The content of a picture, and how many were computed together: kernels may sum in another order for another number of
-/// rows, and a resumed run, which remembers nothing, must find the same bits.
+/// The content of a square, and what it was computed together with: kernels may sum in another order for another number
+/// of rows, and a resumed run, which remembers nothing, must find the same bits.
 type Key = [u8; 32];
 
-/// Features of pictures, up to a number of bytes: what comes first stays, since every epoch asks for all in turn.
+/// Features of squares, up to a number of bytes: what comes first stays, since every epoch asks for all in turn.
 #[derive(Default)]
 struct Cache {
     limit: u64,
     bytes: u64,
-    pictures: HashMap<Key, Vec<Vec<u8>>>,
-    /// Features under way from the device, with the pictures they belong to.
-    pending: VecDeque<(Vec<Key>, Vec<Ticket>)>,
+    /// For each square its part of each of [`VALUES`]; a tile has no part of the teacher's.
+    squares: HashMap<Key, Vec<Vec<u8>>>,
+    /// Features under way from the device, with the squares they belong to.
+    pending: VecDeque<(Squares, Vec<Key>, Vec<Ticket>)>,
 }
 
 impl Features {
     /// Keeps up to `limit` bytes; 0 where no picture comes twice.
-    pub(super) fn new(plans: BTreeMap<usize, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
+    pub(super) fn new(plans: BTreeMap<Squares, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
         let this = Self { plans, cache: Cache { limit, ..Cache::default() } };
         if limit > 0 {
             // Has the stream allocate the memory through which features come back.
@@ -75,22 +97,23 @@ impl Features {
         Ok(this)
     }
 
-    /// Puts the features of `images` pictures where the step's plan reads them. // pixels (I, 3, H, W)
+    /// Puts the features of pictures and tiles where the step's plan reads them. // pixels (I+J, 3, H, W)
     pub(super) fn provide(
         &mut self,
         stream: &mut Stream,
         profiler: &mut Option<Profiler>,
-        images: usize,
+        squares: Squares,
         pixels: &[f32],
     ) -> Result<()> {
-        let Some(plan) = self.plans.get(&images) else { return Ok(()) };
+        let Some(plan) = self.plans.get(&squares) else { return Ok(()) };
         let ports: Vec<Port<'_>> = ports(plan).collect();
-        let keys = self.cache.keys(images, pixels);
+        let keys = self.cache.keys(squares, pixels);
         self.cache.collect(stream)?;
         if let Some(known) = self.cache.find(&keys) {
             for (value, port) in ports.iter().enumerate() {
-                for (picture, values) in known.iter().enumerate() {
-                    let at = port.offset + picture as u64 * (port.bytes / images as u64);
+                let count = squares.of(value);
+                for (square, values) in known.iter().enumerate().take(count) {
+                    let at = port.offset + square as u64 * (port.bytes / count as u64);
                     stream.write(port.buffer, at, &values[value])?;
                 }
             }
@@ -102,7 +125,7 @@ impl Features {
         replay(stream, profiler, plan)?;
         if self.cache.has_room() && !keys.is_empty() {
             let tickets = ports.iter().map(|port| port.read(stream)).collect::<Result<Vec<_>>>()?;
-            self.cache.pending.push_back((keys, tickets));
+            self.cache.pending.push_back((squares, keys, tickets));
         }
         Ok(())
     }
@@ -131,39 +154,44 @@ impl Cache {
         self.bytes < self.limit
     }
 
-    /// The pictures' names; none where nothing is kept.
-    fn keys(&self, images: usize, pixels: &[f32]) -> Vec<Key> {
+    /// The squares' names; none where nothing is kept.
+    fn keys(&self, squares: Squares, pixels: &[f32]) -> Vec<Key> {
+        let Squares { images, tiles } = squares;
         if self.limit == 0 || images == 0 {
             return Vec::new();
         }
-        let count = Sha256::new_with_prefix(images.to_le_bytes());
-        let hash =
-            |picture: &[f32]| count.clone().chain_update(bytemuck::cast_slice::<f32, u8>(picture)).finalize().into();
-        pixels.chunks_exact((pixels.len() / images).max(1)).map(hash).collect()
+        let together = Sha256::new_with_prefix(images.to_le_bytes()).chain_update(tiles.to_le_bytes());
+        let hash = |(at, square): (usize, &[f32])| {
+            let is_tile = [u8::from(at >= images)];
+            let content = bytemuck::cast_slice::<f32, u8>(square);
+            together.clone().chain_update(is_tile).chain_update(content).finalize().into()
+        };
+        pixels.chunks_exact((pixels.len() / (images + tiles)).max(1)).enumerate().map(hash).collect()
     }
 
-    /// What all of these pictures yielded, if all are known.
+    /// What all of these squares yielded, if all are known.
     fn find(&self, keys: &[Key]) -> Option<Vec<&Vec<Vec<u8>>>> {
-        if keys.is_empty() { None } else { keys.iter().map(|key| self.pictures.get(key)).collect() }
+        if keys.is_empty() { None } else { keys.iter().map(|key| self.squares.get(key)).collect() }
     }
 
     /// Takes in what has been computed, but for the last micro-batch, which may still be under way.
     fn collect(&mut self, stream: &mut Stream) -> Result<()> {
         while self.pending.len() > 1 {
-            let Some((keys, tickets)) = self.pending.pop_front() else { break };
+            let Some((squares, keys, tickets)) = self.pending.pop_front() else { break };
             let values =
                 tickets.into_iter().map(|ticket| stream.take(ticket)).collect::<std::result::Result<Vec<_>, _>>()?;
-            for (picture, key) in keys.iter().enumerate() {
-                if !self.has_room() || self.pictures.contains_key(key) {
+            for (square, key) in keys.iter().enumerate() {
+                if !self.has_room() || self.squares.contains_key(key) {
                     continue;
                 }
-                let part = |value: &Vec<u8>| {
-                    let bytes = value.len() / keys.len();
-                    value[picture * bytes..(picture + 1) * bytes].to_vec()
+                let part = |(value, bytes): (usize, &Vec<u8>)| {
+                    let count = squares.of(value);
+                    let length = bytes.len() / count.max(1);
+                    (square < count).then(|| bytes[square * length..(square + 1) * length].to_vec())
                 };
-                let parts: Vec<Vec<u8>> = values.iter().map(part).collect();
+                let parts: Vec<Vec<u8>> = values.iter().enumerate().filter_map(part).collect();
                 self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-                self.pictures.insert(*key, parts);
+                self.squares.insert(*key, parts);
             }
         }
         Ok(())
