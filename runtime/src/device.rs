@@ -178,7 +178,7 @@ impl Device {
             (kernel.requires.f16, wgpu::Features::SHADER_F16, "16-bit floats"),
             (kernel.requires.int64, wgpu::Features::SHADER_INT64, "64-bit integers"),
             (
-                kernel.requires.cooperative_matrix,
+                kernel.requires.cooperative_matrix.is_some(),
                 wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
                 "cooperative matrices",
             ),
