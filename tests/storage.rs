@@ -49,7 +49,11 @@ fn leaves(g: &Graph, dtype: DType) -> HashMap<String, Tensor> {
 }
 
 /// The parts of a tensor whose leaves are named as rows of it, in the type that the plan stores them in.
-fn in_parts(whole: &HashMap<String, Tensor>, dtype: DType, plan: &viral_compiler::plan::Plan) -> HashMap<String, Tensor> {
+fn in_parts(
+    whole: &HashMap<String, Tensor>,
+    dtype: DType,
+    plan: &viral_compiler::plan::Plan,
+) -> HashMap<String, Tensor> {
     let mut leaves = whole.clone();
     for port in plan.state.iter() {
         let (name, start) = port.name.split_once('@').map_or((port.name.as_str(), 0), |(name, extents)| {

@@ -23,6 +23,9 @@ pub struct Options {
     pub skip: BTreeSet<Pass>,
     /// Storage types of frozen tensors by name; the others are stored as they are computed with.
     pub storage: BTreeMap<String, DType>,
+    /// Products whose rows, columns and terms are all at least this many are computed by cooperative matrices, where the target
+    /// has them, from operands that are rounded to 16-bit floats; `None` leaves operands as they are.
+    pub cooperative: Option<usize>,
     /// What the backward pass computes again.
     pub remat: Remat,
     /// Whether composites that have a hand-tuned kernel are computed by it; by their expansions otherwise.
@@ -37,6 +40,7 @@ impl Options {
             places: HashMap::new(),
             skip: BTreeSet::new(),
             storage: BTreeMap::new(),
+            cooperative: None,
             remat: Remat::None,
             fused: true,
         }

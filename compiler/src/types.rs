@@ -31,16 +31,8 @@ pub enum DType {
 
 impl DType {
     /// Every element type, in declaration order.
-    pub const ALL: [DType; 8] = [
-        DType::F32,
-        DType::I32,
-        DType::U32,
-        DType::Bool,
-        DType::BF16,
-        DType::F16,
-        DType::Q8,
-        DType::NF4,
-    ];
+    pub const ALL: [DType; 8] =
+        [DType::F32, DType::I32, DType::U32, DType::Bool, DType::BF16, DType::F16, DType::Q8, DType::NF4];
 
     /// Elements that share a scale in the types that have one.
     pub const BLOCK: usize = 64;

@@ -48,8 +48,7 @@ pub(crate) fn target(
             .then_some((info.subgroup_min_size, info.subgroup_max_size)),
         f16: features.contains(wgpu::Features::SHADER_F16),
         int64: features.contains(wgpu::Features::SHADER_INT64),
-        cooperative_matrix: usable_edge(shapes)
-            .filter(|_| features.contains(cooperative_features) && is_trusted(info)),
+        cooperative_matrix: usable_edge(shapes).filter(|_| features.contains(cooperative_features) && is_trusted(info)),
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,

@@ -67,7 +67,8 @@ impl Product {
     /// Rows and columns of A and of B as they are stored.
     fn stored(&self) -> [[u32; 2]; 2] {
         let (a, b) = ([self.m, self.k], [self.k, self.n]);
-        let turned = |is_turned: bool, [rows, columns]: [u32; 2]| if is_turned { [columns, rows] } else { [rows, columns] };
+        let turned =
+            |is_turned: bool, [rows, columns]: [u32; 2]| if is_turned { [columns, rows] } else { [rows, columns] };
         [turned(self.spec.form.a_transposed(), a), turned(self.spec.form.b_transposed(), b)]
     }
 
@@ -123,7 +124,8 @@ impl Product {
     /// The first number of C that is not what the host computes, in words.
     fn wrong(&self, c: &[f32]) -> Option<String> {
         let [a_shape, b_shape] = self.stored();
-        let [a, b] = [(a_shape, 1), (b_shape, 2)].map(|([rows, columns], seed)| numbers((rows * columns) as usize, seed));
+        let [a, b] =
+            [(a_shape, 1), (b_shape, 2)].map(|([rows, columns], seed)| numbers((rows * columns) as usize, seed));
         let (width, Spec { form, edge, accumulate }) = (self.padded(self.n), self.spec);
         let before = numbers(c.len(), 3);
         let at = |shape: [u32; 2], turned: bool, row: u32, column: u32| {
