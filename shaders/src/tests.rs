@@ -16,7 +16,11 @@ fn targets() -> Vec<Target> {
 /// Every kernel in every variant; many are the same on several targets.
 fn all_variants() -> Vec<Kernel> {
     let kernels = targets().into_iter().flat_map(|target| table::variants(&target).collect::<Vec<_>>());
-    kernels.map(|kernel| (kernel.wgsl.clone(), kernel)).collect::<BTreeMap<_, _>>().into_values().collect()
+    kernels
+        .map(|kernel| ((kernel.wgsl.clone(), kernel.name.clone()), kernel))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
+        .collect()
 }
 
 #[test]
