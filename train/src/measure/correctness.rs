@@ -85,16 +85,20 @@ struct Case {
     family: &'static str,
     name: String,
     graph: Graph,
-    leaves: HashMap<String, Tensor>,
+    leaves: Tensors,
     options: Options,
 }
 
-type Results = HashMap<String, Tensor>;
+/// Leaves or results by name.
+type Tensors = HashMap<String, Tensor>;
+
+/// What a plan computed, or why it did not run.
+type Outcome = std::result::Result<Tensors, String>;
 
 /// Compares what `run` makes of each case with the interpreter's results.
 fn judge(
     cases: impl Iterator<Item = Case>,
-    run: &mut dyn FnMut(&Plan, &HashMap<String, Tensor>) -> Result<std::result::Result<Results, String>>,
+    run: &mut dyn FnMut(&Plan, &Tensors) -> Result<Outcome>,
 ) -> Result<Vec<Family>> {
     let mut families: Vec<Family> = Vec::new();
     for case in cases {
@@ -130,7 +134,7 @@ fn judge(
 
 impl Family {
     /// Notes the errors of a case.
-    fn compare(&mut self, case: &str, found: &Results, expected: &Results) {
+    fn compare(&mut self, case: &str, found: &Tensors, expected: &Tensors) {
         for (name, expected) in expected.iter().collect::<BTreeMap<_, _>>() {
             let is_gradient = name.starts_with('d');
             let error = found.get(name).map_or(f64::NAN, |found| relative_error(found, expected));
@@ -171,7 +175,7 @@ fn cases(target: &Target) -> Vec<Case> {
 fn of_sample(sample: &Sample, target: &Target, random: &mut Random) -> Case {
     let graph = sample.value_and_gradients();
     let inputs = sample.tensors(random).into_iter().enumerate();
-    let mut leaves: HashMap<String, Tensor> = inputs.map(|(i, tensor)| (i.to_string(), tensor)).collect();
+    let mut leaves: Tensors = inputs.map(|(i, tensor)| (i.to_string(), tensor)).collect();
     if let Some(leaf) = graph.leaves().find(|leaf| leaf.name == "w") {
         leaves.insert("w".into(), reals(leaf.ty, random));
     }
@@ -231,11 +235,7 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 }
 
 /// Runs a plan once in memory of its own.
-fn run(
-    device: &Device,
-    plan: &Plan,
-    leaves: &HashMap<String, Tensor>,
-) -> std::result::Result<Results, viral_runtime::Error> {
+fn run(device: &Device, plan: &Plan, leaves: &Tensors) -> std::result::Result<Tensors, viral_runtime::Error> {
     let mut buffers: HashMap<&str, Buffer> = HashMap::new();
     for declared in &plan.buffers {
         if let BufferRole::External(name) = &declared.role {
@@ -267,7 +267,7 @@ fn run(
 mod tests {
     use super::*;
 
-    fn judged(target: &Target, chosen: &str, change: &mut dyn FnMut(&mut Results)) -> Vec<Family> {
+    fn judged(target: &Target, chosen: &str, change: &mut dyn FnMut(&mut Tensors)) -> Vec<Family> {
         let cases = cases(target).into_iter().filter(|case| case.family == chosen);
         let graphs: Vec<Graph> = cases.map(|case| case.graph).collect();
         let mut graphs = graphs.iter();
