@@ -50,7 +50,7 @@ fn read_as_f32(graph: &Graph, clusters: &Clusters) -> BTreeSet<Value> {
     let mut found = BTreeSet::new();
     for value in graph.values().filter(|value| live[value.index()]) {
         let node = graph.node(value);
-        let decodes = matches!(node.op, Op::Dot(_) | Op::Gather(_));
+        let decodes = matches!(node.op, Op::Dot(_) | Op::Gather(_) | Op::PackF16(_));
         if matches!(node.op.class(), Class::Kernel | Class::Composite) && !decodes {
             found.extend(clusters.roots(graph, value));
         }

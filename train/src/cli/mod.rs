@@ -8,6 +8,7 @@ mod cache;
 mod config;
 mod data;
 mod devices;
+mod doctor;
 mod dump;
 mod failure;
 mod init;
@@ -87,6 +88,7 @@ commands! {
     Runs => runs,
     Bench => bench,
     Devices => devices,
+    Doctor => doctor,
     Config => config,
     Dump => dump,
 }

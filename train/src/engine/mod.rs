@@ -216,8 +216,21 @@ pub(crate) fn planning_target() -> Target {
 
 /// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.
 pub(crate) fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
-    let options = DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() };
-    let device = Device::open(&(&config.device).into(), &options)?;
+    open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() })
+}
+
+/// As [`open_device`], with cooperative matrices where the device has some that compute right.
+pub(crate) fn open_device_with_matrices(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
+    let options = DeviceOptions { cooperative_matrix: true, pipeline_cache: pipelines, ..DeviceOptions::default() };
+    let device = open_with(config, &options)?;
+    if let Some(fault) = device.cooperative_fault() {
+        log::warn!("cooperative matrices are not used: {fault}");
+    }
+    Ok(device)
+}
+
+fn open_with(config: &Config, options: &DeviceOptions) -> Result<Device> {
+    let device = Device::open(&(&config.device).into(), options)?;
     if let Some(file) = device.damaged_pipeline_cache() {
         log::warn!("{}: damaged, so kernels are compiled again", file.display());
     }
