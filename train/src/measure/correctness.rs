@@ -1,5 +1,5 @@
-//! Whether a device computes right: every operation forward and backward, products of weights in every storage type and products
-//! on cooperative matrices, each against the interpreter's numbers.
+//! Whether a device computes right: every operation forward and backward, products of weights in every storage type and
+//! products on cooperative matrices, each against the interpreter's numbers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
