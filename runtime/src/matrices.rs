@@ -2,7 +2,8 @@
 //!
 //! Drivers list them that compute something else, and wgpu calls them experimental for a reason. So products of every form,
 //! over odd extents, of one tile and of many, with sums over many tiles and with sums that go on from C, are compared with
-//! the host's. Their factors are few-digit numbers, whose products and sums are exact in every order: what differs at all is wrong.
+//! the host's. Their factors are few-digit numbers, whose products and sums are exact in every order: what differs at all is
+//! wrong.
 
 use std::collections::HashMap;
 

@@ -34,7 +34,8 @@ pub(crate) fn shader_module(
 /// Permission to use features that wgpu still calls experimental (cooperative matrices).
 pub(crate) fn experimental_features() -> wgpu::ExperimentalFeatures {
     // SAFETY: the token acknowledges that such features may contain bugs of wgpu. They are requested only where the caller
-    // asks for them (`DeviceOptions::cooperative_matrix`), and kernels that use them are compared with a baseline kernel.
+    // asks for them (`DeviceOptions::cooperative_matrix`), and plans use them only if a test of products finds them right
+    // (`matrices.rs`).
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 

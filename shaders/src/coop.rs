@@ -1,7 +1,8 @@
 //! Matrix products on cooperative matrices, the tensor cores of wgpu: `f16` times `f16`, sums in `f32`.
 //!
-//! The formula and the parameter words are those of [`gemm`](crate::gemm), but for its factor, which is 1. Operands are whole tiles: extents that are not
-//! multiples of the device's tile are filled up with zeros by [`pack`](crate::pack), which also rounds what is no `f16` yet.
+//! The formula and the parameter words are those of [`gemm`](crate::gemm), but for its factor, which is 1. Operands are whole
+//! tiles: extents that are not multiples of the device's tile are filled up with zeros by [`pack`](crate::pack), which also
+//! rounds what is no `f16` yet.
 //! There are no hooks, because what a tile's invocations hold of it is not theirs to know.
 
 use crate::gemm::{self, Form, Operand, Problem};

@@ -1,8 +1,8 @@
 //! Operands for [`coop`](crate::coop): rounded to 16-bit floats, and filled up with zeros to whole tiles.
 //!
 //! Rounding is to the nearest, ties to even. Finite numbers beyond ±65504 become that number, so that no product is lost to an
-//! infinity that was not there before; infinities and what is not a number stay, so that a guard sees them. Below 2⁻¹⁴ precision is lost, and
-//! below 2⁻²⁵ everything.
+//! infinity that was not there before; infinities and what is not a number stay, so that a guard sees them. Below 2⁻¹⁴
+//! precision is lost, and from 2⁻²⁵ on everything.
 
 use crate::launch::fold;
 use crate::link::Linker;

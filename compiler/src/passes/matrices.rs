@@ -5,9 +5,9 @@
 //! ```
 //!
 //! What is packed is what lies in memory: of a transposed operand the matrix behind the transposition. So an input of several
-//! products, in a linear layer's forward and backward pass, is packed once. A frozen matrix is packed again for every product, because a
-//! copy that is kept from the forward to the backward pass would take half of what the frozen matrix itself takes; one that is
-//! stored as 16-bit floats in whole tiles is read as it is.
+//! products, in a linear layer's forward and backward pass, is packed once. A leaf that is no input is packed again for every
+//! product, because copies that live from the forward to the backward pass would be a second, 16-bit model in memory; one that
+//! is stored as 16-bit floats in whole tiles is read as it is.
 
 use super::rebuild;
 use crate::ir::{Graph, Node, Value};
