@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -202,6 +203,12 @@ def write_teacher(folder: Path, shape: TeacherShape, seed: int) -> None:
     )
     randomise(model, seed)
     model.save_pretrained(folder)
+
+
+def write_autoencoder(folder: Path, config: dict, seed: int) -> None:
+    model = AutoencoderKL(**config)
+    randomise(model, seed)
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ use std::fmt;
 
 use viral_compiler::{Graph, Value};
 
-use super::TEACHER;
+use super::diffusion::{schedule, timesteps};
 use super::leaf::{Part, part_of};
 use super::taps::{resample_grid, taps};
+use super::{TEACHER, VAE};
 
 /// Which file a tensor is loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +19,8 @@ pub enum Origin {
     Model,
     /// The teacher's checkpoint.
     Teacher,
+    /// The variational autoencoder's checkpoint.
+    Vae,
     /// The adapter directory, or a fresh initialisation: LoRA's matrices and the modules around the decoder.
     Adapter,
 }
@@ -122,6 +125,18 @@ pub enum LeafSource {
         to: usize,
         /// Extent before.
         from: usize,
+    },
+    /// What each step of a diffusion leaves of what was there, and of noise, `(steps, 2)`.
+    Diffusion {
+        /// Steps.
+        steps: usize,
+    },
+    /// What the number of each step of a diffusion looks like, `(steps, 2·half)`.
+    Timesteps {
+        /// Steps.
+        steps: usize,
+        /// Frequencies, each with a cosine and a sine.
+        half: usize,
     },
 }
 
@@ -231,6 +246,8 @@ impl LeafSource {
             Self::Bilinear { to, from } => {
                 Ok(taps(Interpolation::Bilinear, *to, *from).into_iter().map(|tap| tap as f32).collect())
             }
+            Self::Diffusion { steps } => Ok(schedule(*steps)),
+            Self::Timesteps { steps, half } => Ok(timesteps(*steps, *half)),
         }
     }
 
@@ -253,6 +270,8 @@ impl LeafSource {
             "rope.cos" => rope(RopePart::Cos),
             "rope.sin" => rope(RopePart::Sin),
             "bilinear" => Some(Self::Bilinear { to: a, from: b }),
+            "diffusion" => Some(Self::Diffusion { steps: a }),
+            "timesteps" => Some(Self::Timesteps { steps: a, half: b }),
             _ => {
                 match parameter {
                     Some(RELATIVE) => return Some(Self::relative(name, a)),
@@ -270,6 +289,7 @@ impl fmt::Display for LeafSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = |origin: &Origin| match origin {
             Origin::Teacher => format!("{TEACHER}."),
+            Origin::Vae => format!("{VAE}."),
             Origin::Model | Origin::Adapter => String::new(),
         };
         match self {
@@ -289,17 +309,21 @@ impl fmt::Display for LeafSource {
                 write!(f, "rope.{part}@{positions}x{half},theta={theta}")
             }
             Self::Bilinear { to, from } => write!(f, "bilinear@{to}x{from}"),
+            Self::Diffusion { steps } => write!(f, "diffusion@{steps}x2"),
+            Self::Timesteps { steps, half } => write!(f, "timesteps@{steps}x{half}"),
         }
     }
 }
 
 /// The file that the tensor of a leaf is in, and its name there.
 fn origin_of(leaf: &str) -> (Origin, &str) {
-    if let Some(name) = leaf.strip_prefix(TEACHER).and_then(|rest| rest.strip_prefix('.')) {
-        return (Origin::Teacher, name);
+    for (prefix, origin) in [(TEACHER, Origin::Teacher), (VAE, Origin::Vae)] {
+        if let Some(name) = leaf.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) {
+            return (origin, name);
+        }
     }
     match part_of(leaf) {
-        Part::Adapter | Part::Alignment | Part::Residual => (Origin::Adapter, leaf),
+        Part::Adapter | Part::Alignment | Part::Residual | Part::Denoiser => (Origin::Adapter, leaf),
         Part::Projector | Part::Language | Part::Frozen => (Origin::Model, leaf),
     }
 }
@@ -355,6 +379,10 @@ mod tests {
                 LeafSource::Rope { part: RopePart::Sin, positions: 2048, half: 64, theta: 1e6 },
             ),
             ("bilinear@384x336", LeafSource::Bilinear { to: 384, from: 336 }),
+            ("vae.encoder.conv_in.bias", tensor(Origin::Vae, "encoder.conv_in.bias")),
+            ("denoiser.net.pos_embed", tensor(Origin::Adapter, "denoiser.net.pos_embed")),
+            ("diffusion@1000x2", LeafSource::Diffusion { steps: 1000 }),
+            ("timesteps@1000x128", LeafSource::Timesteps { steps: 1000, half: 128 }),
         ];
         for (name, source) in cases {
             assert_eq!(source.to_string(), name);

@@ -1,6 +1,6 @@
 //! What the frozen networks make of pictures, computed once for each picture of a run.
 //!
-//! Vision tower and teacher are never trained, so a later epoch would compute the same numbers again. They are kept in host
+//! Vision tower, teacher and autoencoder are never trained, so a later epoch would compute the same numbers again. They are kept in host
 //! memory by the picture's pixels, and uploaded where all pictures of a micro-batch are known; the step's graph reads
 //! them from the same place either way, bit for bit.
 
@@ -19,23 +19,41 @@ use crate::error::Result;
 use crate::measure::Profiler;
 
 /// Names of the values, in the order in which they are kept.
-const VALUES: [&str; 2] = [step_graph::FEATURES, step_graph::TARGETS];
+const VALUES: [&str; 3] = [step_graph::FEATURES, step_graph::TARGETS, step_graph::LATENTS];
 
-/// The graphs of the frozen networks, by number of pictures.
+/// What a plan of the frozen networks is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pictures {
+    /// A picture that has nothing on it.
+    Blank,
+    /// As many of a micro-batch.
+    Number(usize),
+}
+
+/// The graphs of the frozen networks.
 pub(crate) fn sources(
     config: &Config,
     networks: &Networks,
     buckets: &BTreeSet<Bucket>,
     target: &Target,
-) -> Vec<(usize, Graph, Options)> {
+) -> Vec<(Pictures, Graph, Options)> {
     let counts: BTreeSet<usize> = buckets.iter().map(|bucket| bucket.images).filter(|&images| images > 0).collect();
-    let graph = |images| step_graph::build_features(config, networks, images);
-    counts.into_iter().map(|images| (images, graph(images), Options::new(target.clone()))).collect()
+    let any = |holds: &dyn Fn(&Bucket) -> bool| buckets.iter().any(holds);
+    let graph = |images| {
+        let latents = any(&|bucket| bucket.images == images && step_graph::reconstructs(config, bucket.batch, images));
+        (Pictures::Number(images), step_graph::build_features(config, networks, images, latents))
+    };
+    let blank = any(&|bucket| step_graph::needs_blank(config, bucket.batch, bucket.images));
+    let blank = blank.then(|| (Pictures::Blank, step_graph::build_blank(networks)));
+    let graphs = blank.into_iter().chain(counts.into_iter().map(graph));
+    graphs.map(|(pictures, graph)| (pictures, graph, Options::new(target.clone()))).collect()
 }
 
 /// The plans of the frozen networks, and what they have yielded.
 pub(super) struct Features {
-    plans: BTreeMap<usize, Executable>,
+    plans: BTreeMap<Pictures, Executable>,
+    /// Whether the features of a blank picture lie where they are read.
+    blank_is_known: bool,
     /// Empty where no picture comes twice.
     cache: Cache,
 }
@@ -56,8 +74,8 @@ struct Cache {
 
 impl Features {
     /// Keeps up to `limit` bytes; 0 where no picture comes twice.
-    pub(super) fn new(plans: BTreeMap<usize, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
-        let this = Self { plans, cache: Cache { limit, ..Cache::default() } };
+    pub(super) fn new(plans: BTreeMap<Pictures, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
+        let this = Self { plans, blank_is_known: false, cache: Cache { limit, ..Cache::default() } };
         if limit > 0 {
             // Has the stream allocate the memory through which features come back.
             for plan in this.plans.values() {
@@ -77,7 +95,11 @@ impl Features {
         images: usize,
         pixels: &[f32],
     ) -> Result<()> {
-        let Some(plan) = self.plans.get(&images) else { return Ok(()) };
+        let Some(plan) = self.plans.get(&Pictures::Number(images)) else { return Ok(()) };
+        if let Some(blank) = self.plans.get(&Pictures::Blank).filter(|_| !self.blank_is_known) {
+            replay(stream, profiler, blank)?;
+            self.blank_is_known = true;
+        }
         let ports: Vec<Port<'_>> = ports(plan).collect();
         let keys = self.cache.keys(images, pixels);
         self.cache.collect(stream)?;
