@@ -25,7 +25,7 @@ fn networks(dir: &Path, preset: &str, parts: &Parts) -> std::result::Result<(Con
 fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
     for (name, encoder) in Encoder::ALL {
         for teacher in TEACHERS {
-            let parts = Parts { language: None, encoder: Some(encoder), teacher: Some(teacher) };
+            let parts = Parts { encoder: Some(encoder), teacher: Some(teacher), ..Parts::default() };
             for preset in ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-7b"] {
                 let dir = tempfile::tempdir()?;
                 let (_, networks) = networks(dir.path(), preset, &parts)?;
@@ -46,7 +46,8 @@ fn true_sizes_can_be_planned() -> TestResult {
         [("llava-1.5-7b", Encoder::Clip, "dinov2-reg-g"), ("qwen2.5-7b", Encoder::Siglip2Patch14, "sam-h")]
     {
         let dir = tempfile::tempdir()?;
-        let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
+        let parts =
+            Parts { encoder: Some(encoder), teacher: TeacherPart::find(teacher), ross: true, ..Parts::default() };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
         config.train.batch = 1;
         let report = plan_report(&config, &planning_target())?;
@@ -75,11 +76,13 @@ fn every_tiny_combination_is_complete() -> TestResult {
     // And in turn each pair of the others.
     for (teacher, (language, encoder)) in teachers.into_iter().zip(encoders.cycle()) {
         let dir = tempfile::tempdir()?;
-        let parts = Parts { language: Some(language), encoder: Some(encoder), teacher };
+        let parts = Parts { language: Some(language), encoder: Some(encoder), teacher, ross: true };
         let (config, networks) = networks(dir.path(), "tiny", &parts)?;
         Checkpoint::open(&config.model.path, NameMap::Llava)?.check(&Inventory::llava(&networks.llava))?;
         let teacher = teachers::open(&config.vra.teacher)?;
         Checkpoint::open(&config.vra.teacher, teacher.names())?.check(&Inventory::teacher(&*teacher))?;
+        let vae = networks.vae.as_ref().ok_or("no autoencoder")?;
+        Checkpoint::open(&config.ross.vae, NameMap::Vae)?.check(&Inventory::vae(vae))?;
         assert_eq!(networks.llava.visual_tokens(), 36);
         assert_eq!(networks.llava.text.qkv_bias, language == Language::Qwen);
     }
@@ -89,8 +92,12 @@ fn every_tiny_combination_is_complete() -> TestResult {
 #[test]
 fn a_tiny_combination_can_be_trained_on() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let parts =
-        Parts { language: Some(Language::Qwen), encoder: Some(Encoder::Siglip2), teacher: TeacherPart::find("sam-b") };
+    let parts = Parts {
+        language: Some(Language::Qwen),
+        encoder: Some(Encoder::Siglip2),
+        teacher: TeacherPart::find("sam-b"),
+        ross: true,
+    };
     let (config, _) = networks(dir.path(), "tiny", &parts)?;
     config.check_paths()?;
     let bundle = Bundle::open(&config)?;
