@@ -91,7 +91,8 @@ fn losses_and_gradients_are_those_of_pytorch() {
     comparison.finish();
 }
 
-/// FLUX's encoder at the size that ROSS uses it at: nothing is copied to be convolved, and one picture takes little memory.
+/// FLUX's encoder at the size that ROSS uses it at, picture by picture: memory for four activations of 72 MiB, none of a
+/// convolution's own.
 #[test]
 fn the_published_autoencoder_fits_devices_of_default_limits() {
     let config = vae_config(&expected()["flux"]["config"]);
@@ -105,8 +106,7 @@ fn the_published_autoencoder_fits_devices_of_default_limits() {
     let posterior = vae::posterior(&mut g, &config, norm, 24, pixels);
     g.output("posterior", posterior);
     let plan = compile(&g, &Options::new(Target::baseline())).unwrap_or_else(|error| panic!("{error}"));
-    println!("{} MiB of activations", plan.memory.slots >> 20);
-    assert!(plan.memory.slots < 512 << 20, "{} MiB", plan.memory.slots >> 20);
+    assert!(plan.memory.slots < 384 << 20, "{} MiB", plan.memory.slots >> 20);
 }
 
 /// Resumed, remembered and continued runs: noise is a function of step and micro-batch, not of what ran before.
@@ -173,9 +173,13 @@ fn evaluated(g: &Graph) -> [HashMap<String, Tensor>; 2] {
                 (LeafSource::Tensor { name, .. }, _) => {
                     content(&name, &leaf.ty.shape).into_iter().map(f64::from).collect()
                 }
-                (table, _) => {
-                    let content = table.content(|_, name| Err(format!("{name} is no table"))).unwrap();
-                    content.into_iter().map(f64::from).collect()
+                (source, _) => {
+                    let shape = match source {
+                        LeafSource::Taps { outputs, inputs, .. } => vec![outputs, inputs, 3, 3],
+                        _ => Vec::new(),
+                    };
+                    let load = |_, name: &str| Ok::<_, String>((shape.clone(), content(name, &shape)));
+                    source.content(load).unwrap().into_iter().map(f64::from).collect()
                 }
             };
             (leaf.name.to_owned(), Tensor::new(TensorType::new(leaf.ty.dtype, leaf.ty.shape.clone()), values))

@@ -94,6 +94,14 @@ impl Readers {
     }
 }
 
+/// Whether a value is a sum of products, or of one and something else: the product's epilogue computes it while it has the
+/// elements at hand, where its reader would have to read all summands.
+fn adds_products(graph: &Graph, value: Value) -> bool {
+    let node = graph.node(value);
+    let is_product = |arg: &Value| matches!(graph.node(*arg).op, Op::Dot(_));
+    matches!(node.op, Op::Add(_)) && node.args.iter().any(is_product)
+}
+
 impl Clusters {
     /// Groups the live values of a graph whose composites without a kernel are expanded and whose reductions are in kernel form.
     pub(crate) fn new(graph: &Graph, hints: &Hints, max_inputs: usize) -> Self {
@@ -209,7 +217,8 @@ impl Clusters {
                     _ => {
                         of_arg.count += 1;
                         // What an inlined value reads moves with it.
-                        of_arg.moved |= forced || (own.take_it_inlined() && !is_output.contains(&value));
+                        let is_inlined = own.take_it_inlined() && !adds_products(graph, value);
+                        of_arg.moved |= forced || (is_inlined && !is_output.contains(&value));
                     }
                 }
             }
@@ -220,7 +229,8 @@ impl Clusters {
                 continue;
             }
             let of_indices = node.args.iter().all(|&arg| self.of_indices(graph, arg));
-            self.inlined[value.index()] = of_indices || readers[value.index()].take_it_inlined();
+            let is_read_elsewhere = readers[value.index()].take_it_inlined() && !adds_products(graph, value);
+            self.inlined[value.index()] = of_indices || is_read_elsewhere;
         }
         readers
     }

@@ -74,7 +74,7 @@ impl VaeConfig {
         match s.value("down_block_types").map(Value::as_array) {
             None if config.channels.len() == 1 => {}
             Some(Some(kinds)) if kinds.len() == config.channels.len() && kinds.iter().all(plain) => {}
-            _ => return Err(s.unsupported("down_block_types", "a DownEncoderBlock2D for each of block_out_channels")),
+            _ => return Err(s.wrong("down_block_types", "a DownEncoderBlock2D for each of block_out_channels")),
         }
         for &channels in &config.channels {
             s.divisible((CHANNELS, channels), ("norm_num_groups", config.groups))?;

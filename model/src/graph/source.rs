@@ -55,6 +55,8 @@ impl Interpolation {
 const RELATIVE: &str = "relative";
 /// What marks some rows of a table.
 const ROWS: &str = "rows";
+/// What marks a convolution's weight that lies tap by tap.
+const TAPS: &str = "taps";
 
 /// Half of a rotary table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +109,17 @@ pub enum LeafSource {
         start: usize,
         /// Rows.
         count: usize,
+    },
+    /// The weight `(outputs, inputs, 3, 3)` of a convolution as nine matrices, `(9, outputs, inputs)`.
+    Taps {
+        /// Which file the weight is in.
+        origin: Origin,
+        /// Canonical name of the weight.
+        name: String,
+        /// Channels of the result.
+        outputs: usize,
+        /// Channels of what is convolved.
+        inputs: usize,
     },
     /// Rotary angles' cosines or sines, `(positions, half)`.
     Rope {
@@ -189,6 +202,12 @@ impl LeafSource {
         Self::Rows { origin, name: name.to_owned(), start, count }
     }
 
+    /// The weight of the convolution of this full name, tap by tap.
+    pub(super) fn taps(leaf: &str, outputs: usize, inputs: usize) -> Self {
+        let (origin, name) = origin_of(leaf);
+        Self::Taps { origin, name: name.to_owned(), outputs, inputs }
+    }
+
     /// The rows of the table of relative positions of this full name.
     pub(super) fn relative(leaf: &str, points: usize) -> Self {
         let (origin, name) = origin_of(leaf);
@@ -242,6 +261,11 @@ impl LeafSource {
                 let rows = table.get(start * width..(start + count) * width).map(<[f32]>::to_vec);
                 rows.ok_or_else(|| SourceError::Rows { name: name.clone(), shape, end: start + count })
             }
+            Self::Taps { origin, name, .. } => {
+                const POINTS: usize = 9;
+                let (_, weight) = load(*origin, name).map_err(SourceError::Load)?;
+                Ok((0..POINTS).flat_map(|tap| weight.iter().skip(tap).step_by(POINTS)).copied().collect())
+            }
             Self::Rope { part, positions, half, theta } => Ok(rope_table(*part, *positions, *half, *theta)),
             Self::Bilinear { to, from } => {
                 Ok(taps(Interpolation::Bilinear, *to, *from).into_iter().map(|tap| tap as f32).collect())
@@ -276,6 +300,7 @@ impl LeafSource {
                 match parameter {
                     Some(RELATIVE) => return Some(Self::relative(name, a)),
                     Some(ROWS) => return Some(Self::rows(name, a, b)),
+                    Some(TAPS) => return Some(Self::taps(name, a, b)),
                     _ => {}
                 }
                 let filter = Interpolation::ALL.into_iter().find(|filter| Some(filter.name()) == parameter)?;
@@ -301,6 +326,9 @@ impl fmt::Display for LeafSource {
                 write!(f, "{}{name}@{points}x{points},{RELATIVE}", prefix(origin))
             }
             Self::Rows { origin, name, start, count } => write!(f, "{}{name}@{start}x{count},{ROWS}", prefix(origin)),
+            Self::Taps { origin, name, outputs, inputs } => {
+                write!(f, "{}{name}@{outputs}x{inputs},{TAPS}", prefix(origin))
+            }
             Self::Rope { part, positions, half, theta } => {
                 let part = match part {
                     RopePart::Cos => "cos",
@@ -379,6 +407,10 @@ mod tests {
                 LeafSource::Rope { part: RopePart::Sin, positions: 2048, half: 64, theta: 1e6 },
             ),
             ("bilinear@384x336", LeafSource::Bilinear { to: 384, from: 336 }),
+            (
+                "vae.encoder.conv_in.weight@8x3,taps",
+                LeafSource::Taps { origin: Origin::Vae, name: "encoder.conv_in.weight".into(), outputs: 8, inputs: 3 },
+            ),
             ("vae.encoder.conv_in.bias", tensor(Origin::Vae, "encoder.conv_in.bias")),
             ("denoiser.net.pos_embed", tensor(Origin::Adapter, "denoiser.net.pos_embed")),
             ("diffusion@1000x2", LeafSource::Diffusion { steps: 1000 }),

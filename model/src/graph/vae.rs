@@ -78,6 +78,7 @@ pub(crate) fn tensors(config: &VaeConfig) -> Vec<(String, Vec<usize>)> {
     tokens(&mut g, config, x, 1);
     let tensor = |name: &str, shape: &[usize]| match LeafSource::of(name) {
         LeafSource::Tensor { origin: Origin::Vae, name } => Some((name, shape.to_vec())),
+        LeafSource::Taps { name, outputs, inputs, .. } => Some((name, vec![outputs, inputs, 3, 3])),
         _ => None,
     };
     g.leaves().filter_map(|leaf| tensor(leaf.name, &leaf.ty.shape)).collect()
@@ -215,8 +216,7 @@ enum Stride {
 /// neighbour.
 fn convolution(g: &mut Graph, leaves: &Leaves, x: Value, outputs: usize, stride: Stride) -> Value {
     let [images, height, width, channels] = extents(g, x);
-    let weight = leaves.tensor(g, "weight", &[outputs, channels, 3, 3]);
-    let weight = g.permute(weight, &[2, 3, 1, 0]); // (3, 3, in, out)
+    let weight = LeafSource::taps(&leaves.name("weight"), outputs, channels).leaf(g, &[9, outputs, channels]);
     // With stride 2 a second line of zeros makes the sides even; nothing reads it.
     let [before, after] = if stride == Stride::One { [1, 1] } else { [0, 2] };
     let padded = g.pad(x, 1, before, after);
@@ -225,18 +225,18 @@ fn convolution(g: &mut Graph, leaves: &Leaves, x: Value, outputs: usize, stride:
     let (rows, columns) = (height / step, width / step);
     let padded = g.reshape(padded, &[images, (height + 2) / step, step, (width + 2) / step, step, channels]);
     let mut sum = None;
-    for (dy, dx) in (0..9).map(|tap| (tap / 3, tap % 3)) {
+    for tap in 0..9 {
+        let (dy, dx) = (tap / 3, tap % 3);
         let mut shifted = padded;
         for (axis, start, len) in [(1, dy / step, rows), (2, dy % step, 1), (3, dx / step, columns), (4, dx % step, 1)]
         {
             shifted = g.slice(shifted, axis, start, len);
         }
         let shifted = g.reshape(shifted, &[images, rows, columns, channels]);
-        let tap = g.slice(weight, 0, dy, 1);
-        let tap = g.slice(tap, 1, dx, 1);
-        let tap = g.reshape(tap, &[channels, outputs]);
-        let tap = g.expand(tap, &[images, rows, channels, outputs]);
-        let term = g.dot(shifted, tap);
+        let matrix = g.slice(weight, 0, tap, 1);
+        let matrix = g.transpose(matrix);
+        let matrix = g.expand(matrix, &[images, rows, channels, outputs]);
+        let term = g.dot(shifted, matrix);
         sum = Some(sum.map_or(term, |sum| g.add(sum, term)));
     }
     let bias = leaves.tensor(g, "bias", &[outputs]);
