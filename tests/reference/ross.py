@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from noise import below, normal
@@ -16,7 +15,7 @@ STEPS = 1000
 class Autoencoder:
     """diffusers' own; latents of a picture, and their groups of 2 x 2, one for each visual token."""
 
-    def __init__(self, model: AutoencoderKL):
+    def __init__(self, model: nn.Module):
         self.model = model.requires_grad_(False).eval()
         self.width = 4 * model.config.latent_channels
 
@@ -189,4 +188,7 @@ def positions(grid: int, width: int) -> Tensor:
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
+    # Only here, so that everything else runs without that library.
+    from diffusers import AutoencoderKL
+
     return Autoencoder(AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32))

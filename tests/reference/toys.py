@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -206,6 +205,9 @@ def write_teacher(folder: Path, shape: TeacherShape, seed: int) -> None:
 
 
 def write_autoencoder(folder: Path, config: dict, seed: int) -> None:
+    # Only here, so that everything else runs without that library.
+    from diffusers import AutoencoderKL
+
     model = AutoencoderKL(**config)
     randomise(model, seed)
     model.to(torch.bfloat16).save_pretrained(folder)

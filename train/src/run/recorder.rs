@@ -72,6 +72,8 @@ pub struct Summary {
     pub last: StepMetrics,
     /// Alignment loss of the first and the last step that aligned something; a step of text-only samples does not.
     pub alignment: Option<(f64, f64)>,
+    /// Reconstruction loss, in the same way.
+    pub reconstruction: Option<(f64, f64)>,
     /// Wall-clock time of all steps together.
     pub seconds: f64,
 }
@@ -87,6 +89,7 @@ pub struct Recorder<'run> {
     first: Option<StepMetrics>,
     last: Option<StepMetrics>,
     alignment: Option<(f64, f64)>,
+    reconstruction: Option<(f64, f64)>,
     start: Instant,
     previous: Instant,
 }
@@ -129,6 +132,7 @@ impl<'run> Recorder<'run> {
             first: None,
             last: None,
             alignment: None,
+            reconstruction: None,
             start: now,
             previous: now,
         })
@@ -151,8 +155,9 @@ impl<'run> Recorder<'run> {
     }
 
     fn remember(&mut self, metrics: StepMetrics) {
-        if metrics.loss_vra != 0.0 {
-            self.alignment.get_or_insert((metrics.loss_vra, metrics.loss_vra)).1 = metrics.loss_vra;
+        let losses = [(&mut self.alignment, metrics.loss_vra), (&mut self.reconstruction, metrics.loss_ross)];
+        for (known, loss) in losses.into_iter().filter(|(_, loss)| *loss != 0.0) {
+            known.get_or_insert((loss, loss)).1 = loss;
         }
         self.first.get_or_insert_with(|| metrics.clone());
         self.last = Some(metrics);
@@ -194,8 +199,9 @@ impl<'run> Recorder<'run> {
     pub fn finish(mut self) -> Result<Option<Summary>> {
         self.close(Status::Finished)?;
         let seconds = self.previous.duration_since(self.start).as_secs_f64();
-        let alignment = self.alignment;
-        Ok(self.first.take().zip(self.last.take()).map(|(first, last)| Summary { first, last, alignment, seconds }))
+        let (alignment, reconstruction) = (self.alignment, self.reconstruction);
+        let summary = |(first, last)| Summary { first, last, alignment, reconstruction, seconds };
+        Ok(self.first.take().zip(self.last.take()).map(summary))
     }
 
     fn close(&mut self, status: Status) -> Result<()> {
