@@ -3,14 +3,14 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde_json::Value as Json;
 use support::cases::read_tensors;
 use support::counter::{content, probe};
-use support::runs::{Run, file_names};
+use support::runs::Run;
 use support::torch::{Stored, save};
 use support::{Comparison, device, run};
 use viral_compiler::eval::evaluate_outputs;
@@ -19,12 +19,13 @@ use viral_compiler::ir::LeafKind;
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::{DType, TensorType};
 use viral_compiler::{Graph, Options, Target, compile};
-use viral_model::config::{OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, VaeConfig};
+use viral_model::adapter::{Adapter, Parameter};
+use viral_model::config::{LlavaConfig, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, VaeConfig};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::{LeafSource, Noise, Trainable, vae};
-use viral_model::weights::Inventory;
+use viral_model::weights::{Inventory, TensorSpec};
 use viral_train::Config;
-use viral_train::config::{Assignment, Order, Overrides, RossConfig};
+use viral_train::config::{Assignment, Overrides, RossConfig};
 use viral_train::objectives::ross::{Reconstruction, loss};
 
 /// Largest error of latents and of a loss, in f64 and on the device.
@@ -78,7 +79,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
     g.output("loss", loss);
 
     let gradients = case["gradients"].as_object().unwrap();
-    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>(), gradients.keys().collect());
+    assert_eq!(names.iter().collect::<BTreeSet<_>>(), gradients.keys().collect());
     for (index, found) in evaluated(&g).into_iter().enumerate() {
         let expected = case["loss"].as_f64().unwrap();
         let place = ["in f64", "on the device"][index];
@@ -109,57 +110,53 @@ fn the_published_autoencoder_fits_devices_of_default_limits() {
     assert!(plan.memory.slots < 384 << 20, "{} MiB", plan.memory.slots >> 20);
 }
 
-/// Resumed, remembered and continued runs: noise is a function of step and micro-batch, not of what ran before.
+/// Resumed, remembered and forgotten: noise is a function of step and micro-batch, not of what ran before.
 #[test]
 fn a_run_that_stops_or_remembers_has_the_bits_of_one_that_does_not() {
-    let config =
-        load(&["ross.masking=any", "train.batch=2", "train.accumulation=2", "train.steps=4", "train.save_every=2"]);
-    let config =
-        Config { data: viral_train::config::DataConfig { order: Order::Shuffled, ..config.data.clone() }, ..config };
+    let keys = ["ross.masking=any", "data.order=shuffled", "train.batch=2", "train.accumulation=2", "train.steps=3"];
+    let config = load(&keys);
     let whole = Run::new(&config);
     assert!(whole.metrics().iter().all(|step| step.loss_ross > 0.0), "{:?}", whole.metrics());
-    let (stopped, stops) = Run::in_single_steps(&config);
-    assert_eq!(stops, 3);
-    whole.bits().assert_equal(&stopped.bits(), &[], "stopped after every step");
     let mut forgetful = config.clone();
     forgetful.train.feature_cache = 0;
-    whole.bits().assert_equal(&Run::new(&forgetful).bits(), &[], "nothing remembered");
+    let (stopped, stops) = Run::in_single_steps(&forgetful);
+    assert_eq!(stops, 2);
+    whole.bits().assert_equal(&stopped.bits(), &[], "stopped after every step, nothing remembered");
 }
 
 /// The denoiser lies beside the adapter, and a run goes on from it under each of its names.
 #[test]
 fn a_denoiser_is_saved_and_read_in_every_dialect() {
-    let standstill = ["train.lr=0.0", "train.projector_lr=0.0", "train.steps=1"];
     let first = Run::new(&load(&["train.steps=2"]));
-    assert!(file_names(&first.adapter()).contains(&"denoiser.safetensors".to_owned()));
     let trained = read_tensors(&first.adapter().join("denoiser.safetensors"));
     assert!(trained.keys().all(|key| key.starts_with("denoiser.net.")));
     assert_eq!(trained["denoiser.net.pos_embed"].shape, [1, 16, 16]);
-    for prefix in ["denoiser.", "model.denoiser.", "model.mm_inv_projector.", "base_model.model.model.denoiser."] {
-        let folder = tempfile::tempdir().unwrap();
-        let stored = |key: &str, parameter: &viral_model::adapter::Parameter| -> (String, Stored) {
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = load(&["train.lr=0.0", "train.projector_lr=0.0", "train.steps=1"]);
+    let llava = LlavaConfig::from_dir(&config.model.path).unwrap();
+    let modules: Vec<TensorSpec> =
+        trained.iter().map(|(name, parameter)| TensorSpec::new(name, parameter.shape.clone())).collect();
+    for prefix in ["base_model.model.model.denoiser.", "model.mm_inv_projector.", "model.denoiser.", "denoiser."] {
+        let stored = |key: &str, parameter: &Parameter| -> (String, Stored) {
             let bytes = parameter.values.iter().flat_map(|value| value.to_le_bytes()).collect();
             (key.replacen("denoiser.", prefix, 1), (Dtype::F32, parameter.shape.clone(), bytes))
         };
-        let tensors: BTreeMap<String, Stored> = trained.iter().map(|(key, value)| stored(key, value)).collect();
+        let tensors = trained.iter().map(|(key, value)| stored(key, value)).collect();
         save(&folder.path().join("denoiser.bin"), &tensors, true);
-        let mut config = load(&standstill);
-        config.model.adapter = Some(folder.path().into());
-        assert!(
-            Run::new(&config).tensors()["denoiser.net.x_embedder.proj.weight"]
-                == trained["denoiser.net.x_embedder.proj.weight"]
-        );
-        if prefix == "denoiser." {
-            // A denoiser of another shape, or none at all, is not what the run asked for.
-            for (keys, message) in
-                [("ross.width=32", "x_embedder.proj.weight"), ("ross.enabled=false", "check ross.enabled")]
-            {
-                let mut other = load(&[&standstill[..], &[keys]].concat());
-                other.model.adapter = Some(folder.path().into());
-                let error = viral_train::engine::Bundle::open(&other).map(drop).unwrap_err();
-                assert!(error.to_string().contains(message), "{error}");
-            }
-        }
+        let read = Adapter::read(folder.path(), &llava, &modules).unwrap();
+        assert!(read.parameters == trained, "{prefix}");
+    }
+    config.model.adapter = Some(folder.path().into());
+    let again = read_tensors(&Run::new(&config).adapter().join("denoiser.safetensors"));
+    assert!(again == trained, "a run that learns nothing leaves what it began with");
+
+    // A denoiser of another shape, or none at all, is not what such files are for.
+    for (key, message) in [("ross.width=32", "x_embedder.proj.weight"), ("ross.enabled=false", "check ross.enabled")] {
+        let mut other = load(&[key]);
+        other.model.adapter = Some(folder.path().into());
+        let error = viral_train::engine::Bundle::open(&other).map(drop).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
     }
 }
 
