@@ -25,6 +25,8 @@ pub struct Options {
     pub storage: BTreeMap<String, DType>,
     /// What kernels keep in memory for one another: `f32`, or a storage type without scales.
     pub activations: DType,
+    /// First parts of the names of values that stay `f32` all the same.
+    pub exact: &'static [&'static str],
     /// Products whose rows, columns and terms are all at least this many are computed by cooperative matrices, where the target
     /// has them, from operands that are rounded to 16-bit floats; `None` leaves operands as they are.
     pub cooperative: Option<usize>,
@@ -43,6 +45,7 @@ impl Options {
             skip: BTreeSet::new(),
             storage: BTreeMap::new(),
             activations: DType::F32,
+            exact: &[],
             cooperative: None,
             remat: Remat::None,
             fused: true,
@@ -118,7 +121,7 @@ pub fn compile_traced(
         }
     }
     if options.activations.is_storage() {
-        graph = lower::narrowed(&graph, options.activations, &options.target);
+        graph = lower::narrowed(&graph, options);
         verified("precision", &graph)?;
         trace("precision", &graph);
     }

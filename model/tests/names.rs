@@ -139,7 +139,7 @@ fn dinov2_inventory_counts() {
 /// (map, stored name, canonical name).
 #[test]
 fn other_vision_networks_dialects_agree() {
-    use NameMap::{DepthAnything, Radio, Sam, VisionTower};
+    use NameMap::{DepthAnything, Radio, Sam, Vae, VisionTower};
     let cases = [
         (DepthAnything, "pretrained.blocks.2.ls1.gamma", "encoder.layer.2.layer_scale1.lambda1"),
         (DepthAnything, "pretrained.pos_embed", "embeddings.position_embeddings"),
@@ -160,6 +160,9 @@ fn other_vision_networks_dialects_agree() {
         (Radio, "base_model.patch_generator.cls_token.token", "patch_generator.cls_token.token"),
         (Radio, "radio_model.model.patch_generator.cls_token.token", "patch_generator.cls_token.token"),
         (Radio, "radio_model.model.blocks.0.attn.qkv.bias", "blocks.0.attn.qkv.bias"),
+        (Vae, "encoder.mid_block.attentions.0.to_out.0.bias", "encoder.mid_block.attentions.0.to_out.0.bias"),
+        (Vae, "encoder.mid_block.attentions.0.query.weight", "encoder.mid_block.attentions.0.to_q.weight"),
+        (Vae, "encoder.mid_block.attentions.0.proj_attn.bias", "encoder.mid_block.attentions.0.to_out.0.bias"),
         (Radio, "input_conditioner.norm_mean", "input_conditioner.norm_mean"),
         (Radio, "radio_model.input_conditioner.norm_std", "input_conditioner.norm_std"),
     ];

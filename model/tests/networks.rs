@@ -16,8 +16,8 @@ use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::projector::Alignment;
 use viral_model::graph::teachers::{InputPath, InputSize, Teacher};
 use viral_model::graph::{
-    Adapters, BatchInput, BatchShape, Dropout, LeafSource, LinearMap, Origin, Trainable, adapter_key, llama, llava,
-    pixels, projector, teachers, vision,
+    Adapters, BatchInput, BatchShape, Dropout, LeafSource, LinearMap, Noise, Origin, Trainable, adapter_key, llama,
+    llava, pixels, projector, teachers, vision,
 };
 use viral_model::weights::{Checkpoint, NameMap, TensorFile};
 
@@ -78,13 +78,13 @@ fn dropout_depends_on_the_key_alone() {
     let states = |p: f64, key: u32| {
         let mut g = Graph::new();
         let h0 = g.input("h0", DType::F32, &[1, 8, config.hidden_size]);
-        let dropout = fixture.shape.input(&mut g, BatchInput::DropoutKey);
-        let adapters = Adapters { dropout: Some(Dropout { p, key: dropout }), ..fixture.adapters.clone() };
+        let noise = Noise { key: fixture.shape.input(&mut g, BatchInput::RandomKey) };
+        let adapters = Adapters { dropout: Some(Dropout { p, noise }), ..fixture.adapters.clone() };
         let h = *llama::hidden_states(&mut g, config, Some(&adapters), None, Trainable::LORA, h0).last().unwrap();
         g.output("h", h);
         g.verify().unwrap();
         let mut leaves = fixture.leaves(&g);
-        leaves.insert("dropout_key".into(), Tensor::new(TensorType::u32([]), vec![f64::from(key)]));
+        leaves.insert("random_key".into(), Tensor::new(TensorType::u32([]), vec![f64::from(key)]));
         leaves.insert(
             "h0".into(),
             Tensor::from_fn(&TensorType::f32([1, 8, config.hidden_size]), |at| (at[1] * 7 + at[2]) as f64 % 5.0 - 2.0),
@@ -386,7 +386,7 @@ impl Fixture {
             let view = match origin {
                 Origin::Teacher => teacher.get(name),
                 Origin::Model => trained.map_or_else(|| model.get(name), Ok),
-                Origin::Adapter => Ok(trained.unwrap_or_else(|| panic!("{name} is in no file"))),
+                Origin::Adapter | Origin::Vae => Ok(trained.unwrap_or_else(|| panic!("{name} is in no file"))),
             }?;
             Ok::<_, viral_model::weights::CheckpointError>((view.shape().to_vec(), view.to_f32()?))
         };

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import torch
 
-from toys import LlavaShape, TeacherShape, write_llava, write_picture, write_teacher
+from toys import LlavaShape, TeacherShape, write_autoencoder, write_llava, write_picture, write_teacher
 
 # The table is made for 4 x 4 patches: used as it is at 56 pixels, resampled at 70.
 TEACHER = TeacherShape(hidden=32, layers=2, heads=2, image=56)
+
+# Two halvings, one of them with more channels behind it; as FLUX's it has no convolution behind the encoder.
+AUTOENCODER = {
+    "block_out_channels": [4, 8, 8], "layers_per_block": 1, "norm_num_groups": 2, "latent_channels": 2,
+    "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,
+    "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+}  # fmt: skip
 
 GQA = LlavaShape(
     hidden=64, intermediate=80, layers=3, heads=4, kv_heads=2,
@@ -250,3 +257,4 @@ CASES = [
 
 def make_shared(folder: Path) -> None:
     write_teacher(folder / "dinov2", TEACHER, seed=7)
+    write_autoencoder(folder / "vae", AUTOENCODER, seed=8)

@@ -22,6 +22,7 @@ from network import Network
 from objectives import write_objectives
 from positions import write_positions
 from precision import write_precision
+from reconstruction import write_reconstruction
 from tiling import write_tiling
 from toys import write_adapter
 from trainer import Trainer, read_config
@@ -49,6 +50,7 @@ def main() -> None:
         write_precision(root / "networks", root / BASE)
         write_tiling(root / "networks")
         write_positions(root / "networks")
+        write_reconstruction(root / "networks")
         if check:
             compare(root, FIXTURES)
         else:
@@ -152,7 +154,7 @@ def compare(ours: Path, theirs: Path) -> None:
             assert set(x) == set(y), name
             for key in x:
                 assert (x[key] - y[key]).norm() <= TOLERANCE * y[key].norm(), f"{name}: {key}"
-        elif name.name in ("expected.json", "cases.json", "precision.json", "tiling.json", "positions.json"):
+        elif name.name in ("expected.json", "cases.json", "precision.json", "tiling.json", "positions.json", "ross.json"):
             assert close(json.loads(a.read_text()), json.loads(b.read_text())), name
         else:
             assert a.read_bytes() == b.read_bytes(), name

@@ -13,6 +13,7 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from data import IGNORE, IMAGE, Sample
+from ross import Denoiser, draw_latents, load_autoencoder, masked_mean
 from teachers import Teacher, load_teacher
 
 LANGUAGE_LINEARS = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.({})"
@@ -25,6 +26,7 @@ class Output:
     loss: Tensor
     lm: Tensor
     vra: Tensor
+    ross: Tensor
     lengths: list[int]
     labels: Tensor  # (B, T), IGNORE beyond a row's length
     hidden: tuple[Tensor, ...]  # L + 1 of (B, T, D); the last one is normalised
@@ -65,6 +67,7 @@ class Network(nn.Module):
     def __init__(self, config: dict, adapter: Path | None, teacher: Teacher | None = None):
         super().__init__()
         self.vra, self.residual, self.max_length = config["vra"], config["residual"], config["train"]["max_length"]
+        self.ross = config["ross"]
         path = Path(config["model"]["path"])
         self.processor = self.processor_type.from_pretrained(path)
         base = self.model_type.from_pretrained(path, dtype=torch.float32, attn_implementation=self.attention)
@@ -100,6 +103,9 @@ class Network(nn.Module):
                 self.residual_projector = nn.ModuleDict({"linear": nn.Linear(vision, text)})
             for layer in self.residual["layers"]:
                 self.llava.model.language_model.layers[layer - 1].register_forward_hook(self.add_residual)
+        if self.ross["enabled"]:
+            self.autoencoder = load_autoencoder(Path(self.ross["vae"]))
+            self.denoiser = Denoiser(self.ross, self.autoencoder.width, text, self.grid())
         if adapter is not None:
             self.load_adapter(adapter)
         self.eval()
@@ -132,7 +138,7 @@ class Network(nn.Module):
 
     def new_tensors(self) -> dict[str, nn.Parameter]:
         """The tensors that the model does not have."""
-        parts = ("lora_", "alignment_projector", "residual_projector")
+        parts = ("lora_", "alignment_projector", "residual_projector", "denoiser")
         return {name: parameter for name, parameter in self.tensors().items() if any(part in name for part in parts)}
 
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -144,7 +150,7 @@ class Network(nn.Module):
                 named[name[name.index("multi_modal_projector") :] if "multi_modal_projector" in name else name] = parameter
         return dict(sorted(named.items()))
 
-    def forward(self, samples: list[Sample], pixels: list[Tensor | None], vra_weight: float) -> Output:
+    def forward(self, samples: list[Sample], pixels: list[Tensor | None], vra_weight: float, key: int = 0) -> Output:
         rows, labels, visual, features = zip(*(self.splice(s, p) for s, p in zip(samples, pixels)))
         lengths = [len(row) for row in rows]
         embeds = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, T, D)
@@ -166,7 +172,9 @@ class Network(nn.Module):
         assert (labels != IGNORE).any(), "a micro-batch without a target has no mean"
         lm = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
         vra, targets = self.alignment(samples, hidden, visual, features, pixels)
-        return Output(lm + vra_weight * vra, lm, vra, lengths, labels, hidden, logits, list(features), targets)
+        ross = self.reconstruction(hidden, visual, pixels, key)
+        loss = lm + vra_weight * vra + self.ross["weight"] * ross
+        return Output(loss, lm, vra, ross, lengths, labels, hidden, logits, list(features), targets)
 
     def splice(self, sample: Sample, pixels: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Embeddings (T, D) with the image's rows in place, labels (T,), mask of visual positions (T,), CLIP features."""
@@ -251,6 +259,26 @@ class Network(nn.Module):
     def is_whole(self, visual: Tensor) -> bool:
         """Whether truncation has left all that is aligned of a picture."""
         return bool(visual.sum() == self.grid() ** 2)
+
+    def reconstruction(
+        self, hidden: tuple[Tensor, ...], visual: tuple[Tensor, ...], pixels: list[Tensor | None], key: int
+    ) -> Tensor:
+        """The denoiser's loss. Who has no picture, or not all of it, has states of zero; pixels of zero stand for no picture."""
+        if not self.ross["enabled"]:
+            return torch.zeros(())
+        states = hidden[-1 if self.ross["layer"] is None else self.ross["layer"]]
+        whole = torch.tensor([int(at.sum()) == self.grid() ** 2 for at in visual])
+        rows = torch.stack(
+            [
+                states[b, : len(at)][at] if whole[b] else torch.zeros(self.grid() ** 2, states.shape[-1])
+                for b, at in enumerate(visual)
+            ]
+        )
+        side = self.llava.config.vision_config.image_size
+        pictures = torch.stack([torch.zeros(3, side, side) if x is None else x for x in pixels])
+        norm = (self.processor.image_mean, self.processor.image_std)
+        latents = draw_latents(self.autoencoder, *self.autoencoder.posterior(pictures, norm, self.grid()), key)
+        return masked_mean(self.denoiser.loss(rows, latents, self.ross["repeats"], key), whole, self.ross["masking"])
 
     @torch.no_grad()
     def target(self, features: Tensor, pixels: Tensor) -> Tensor:

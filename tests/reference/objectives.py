@@ -1,7 +1,7 @@
 """Writes tests/fixtures/objectives: every objective, residual, stage and method on one tiny model, a few keys apart.
 
 `cases.json` has for each case `set`, the keys that differ from `config.toml`; `steps`, ten optimiser steps with `loss`, `loss_lm`,
-`loss_vra` and `grad_norm`; and `tensors`, for each trained tensor norm and checksum of step 0's gradient and of the final value. A
+`loss_vra` and `grad_norm`, and `loss_ross` where there is one; and `tensors`, for each trained tensor norm and checksum of step 0's gradient and of the final value. A
 checksum is the sum of cos(i) x_i over the elements in row-major order: it tells a direction, where a norm does not.
 """
 
@@ -27,6 +27,12 @@ layers = [2]
 projector_dim = 24
 [residual]
 layers = [2]
+[ross]
+vae = "../shared/vae"
+width = 16
+depth = 2
+heads = 2
+repeats = 3
 [lora]
 r = 2
 alpha = 4
@@ -61,6 +67,7 @@ CAPTIONS = [
 ]
 
 NO_VRA = "vra.enabled=false"
+ROSS = "ross.enabled=true"
 RESIDUAL = [NO_VRA, "residual.enabled=true"]
 PRETRAIN = [NO_VRA, 'train.stage="pretrain"', 'data.template="plain"', 'data.image_aspect="square"']
 CASES = {
@@ -75,6 +82,12 @@ CASES = {
     "residual": [*RESIDUAL, 'data.template="qwen_2"', "train.max_length=512"],
     "residual_everywhere": [*RESIDUAL, 'residual.positions="all"', "residual.layers=[1, 3]"],
     "residual_before": [*RESIDUAL, 'residual.source="pre_projection"', "residual.layers=[1, 2]"],
+    # Of two micro-batches of a step, one has a sample without a picture.
+    "ross": [NO_VRA, ROSS, "train.batch=2", "train.accumulation=2", "train.max_length=512"],
+    "ross_middle": [ROSS, "ross.layer=1", "ross.weight=0.5", 'data.train="captions.json"', "train.batch=2", "train.max_length=512"],
+    # A sample without a picture, and one whose picture is cut.
+    "ross_any": [NO_VRA, ROSS, 'ross.masking="any"', "ross.layer=2", "ross.repeats=2"],
+    "ross_pretrain": [*PRETRAIN, ROSS, 'data.train="captions.json"', "train.batch=2"],
     "pretrain": [*PRETRAIN, 'data.train="captions.json"', "train.batch=2"],
     "full": [
         'train.method="full"',
@@ -102,8 +115,11 @@ def describe(config: Path, keys: list[str]) -> str:
     trainer = Trainer(read_config(config, keys))
     parameters = trainer.network.trainable()
     steps, gradients = [], {}
-    for step, _ in trainer.run():
-        steps.append(json.dumps([digits(x) for x in (step.loss, step.loss_lm, step.loss_vra, step.grad_norm)]))
+    for step, outputs in trainer.run():
+        numbers = [step.loss, step.loss_lm, step.loss_vra, step.grad_norm]
+        if trainer.network.ross["enabled"]:
+            numbers.append(sum(output.ross.item() for output in outputs) / len(outputs))
+        steps.append(json.dumps([digits(x) for x in numbers]))
         gradients = gradients or {name: figures(parameter.grad) for name, parameter in parameters.items()}
     tensors = [f"{json.dumps(name)}: {json.dumps(gradients[name] + figures(p))}" for name, p in parameters.items()]
     join = ",\n   ".join

@@ -28,10 +28,15 @@ def first_values(network: nn.Module, seed: int) -> None:
     """LoRA as PEFT initialises it, new modules as the reference's loader does; everything else is the model's."""
     for name, parameter in network.new_tensors().items():
         name = name.removeprefix("base_model.model.")
+        if name.endswith("pos_embed"):
+            continue  # a table
         if name.endswith("lora_A.weight"):
             value = Random(seed, name).uniform(parameter.numel(), 1 / parameter.shape[1] ** 0.5)
-        elif name.endswith("bias") or name.endswith("lora_B.weight"):
+        elif name.endswith("bias") or name.endswith("lora_B.weight") or "adaLN" in name or "final_layer" in name:
             value = np.zeros(parameter.numel())
+        elif name.startswith("denoiser") and "t_embedder" not in name and "z_embedder" not in name:
+            bound = (6 / sum(parameter.shape[:2])) ** 0.5  # Xavier's
+            value = Random(seed, name).uniform(parameter.numel(), bound)
         else:
             value = Random(seed, name).normal(parameter.numel(), 0.02)
         parameter.copy_(torch.from_numpy(value.astype(np.float32)).reshape(parameter.shape))

@@ -16,6 +16,7 @@ CURVES = {
     "loss/total": ["loss"],
     "loss/lm": ["loss_lm"],
     "loss/vra": ["loss_vra"],
+    "loss/ross": ["loss_ross"],
     "loss_vra/layer_*": ["loss_vra_layers", "*"],
     "grad_norm/total": ["grad_norm"],
     "grad_norm/*": ["grad_norm_groups", "*"],

@@ -204,6 +204,15 @@ def write_teacher(folder: Path, shape: TeacherShape, seed: int) -> None:
     model.save_pretrained(folder)
 
 
+def write_autoencoder(folder: Path, config: dict, seed: int) -> None:
+    # Only here, so that everything else runs without that library.
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(**config)
+    randomise(model, seed)
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int) -> None:
     """Weights that keep activations near 1, so that no branch is drowned by another."""

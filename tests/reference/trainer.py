@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from data import IGNORE, load_pixels, load_samples
 from network import Network, Output
+from noise import random_key
 from start import first_values
 from teachers import Teacher
 
@@ -37,6 +38,17 @@ DEFAULTS = {
         "projector_frozen": False,
         "only_coco": False,
         "pixel_norm": "native",
+    },
+    "ross": {
+        "enabled": False,
+        "vae": "flux-vae",
+        "weight": 1.0,
+        "layer": None,
+        "masking": "every",
+        "repeats": 4,
+        "width": 1024,
+        "depth": 3,
+        "heads": 16,
     },
     "residual": {"enabled": False, "source": "post_projection", "layers": [16], "positions": "visual"},
     "lora": {
@@ -96,7 +108,7 @@ def read_config(path: Path, assignments: Iterable[str] = ()) -> dict:
     for given in [path.read_text(), *assignments]:
         for section, values in tomllib.loads(given).items():
             config.setdefault(section, {}).update(values)
-    for section, key in [("model", "path"), ("model", "adapter"), ("vra", "teacher"), ("data", "train"), ("data", "images")]:
+    for section, key in [("model", "path"), ("model", "adapter"), ("vra", "teacher"), ("ross", "vae"), ("data", "train"), ("data", "images")]:
         if config[section][key] is not None:
             config[section][key] = str((path.parent / config[section][key]).resolve())
     fixed = [("data", "order", "sequential"), ("train", "schedule", "cosine"), ("train", "precision", "f32")]
@@ -190,8 +202,9 @@ class Trainer:
         """Forward of the `index`-th micro-batch; the records are gone through in order, again and again."""
         first = index * self.options["batch"]
         samples = [self.samples[(first + i) % len(self.samples)] for i in range(self.options["batch"])]
-        weight = self.vra_weight(index // self.options["accumulation"])
-        return self.network(samples, [self.pixels(sample.image) for sample in samples], weight)
+        step, micro = divmod(index, self.options["accumulation"])
+        key = random_key(self.options["seed"], step, micro)
+        return self.network(samples, [self.pixels(sample.image) for sample in samples], self.vra_weight(step), key)
 
     def pixels(self, image: str | None) -> torch.Tensor | None:
         if image is None:

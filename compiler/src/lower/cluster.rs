@@ -89,8 +89,12 @@ struct Readers {
 }
 
 impl Readers {
-    fn take_it_inlined(self) -> bool {
-        self.count == 1 && self.moved && !self.need_memory
+    /// A sum with a product stays with it: the epilogue has the elements at hand, a reader would have to read all summands.
+    fn take_it_inlined(self, graph: &Graph, value: Value) -> bool {
+        let node = graph.node(value);
+        let is_product = |&arg: &Value| matches!(graph.node(arg).op, Op::Dot(_));
+        let adds_product = matches!(node.op, Op::Add(_)) && node.args.iter().any(is_product);
+        self.count == 1 && self.moved && !self.need_memory && !adds_product
     }
 }
 
@@ -209,7 +213,7 @@ impl Clusters {
                     _ => {
                         of_arg.count += 1;
                         // What an inlined value reads moves with it.
-                        of_arg.moved |= forced || (own.take_it_inlined() && !is_output.contains(&value));
+                        of_arg.moved |= forced || (own.take_it_inlined(graph, value) && !is_output.contains(&value));
                     }
                 }
             }
@@ -220,7 +224,7 @@ impl Clusters {
                 continue;
             }
             let of_indices = node.args.iter().all(|&arg| self.of_indices(graph, arg));
-            self.inlined[value.index()] = of_indices || readers[value.index()].take_it_inlined();
+            self.inlined[value.index()] = of_indices || readers[value.index()].take_it_inlined(graph, value);
         }
         readers
     }

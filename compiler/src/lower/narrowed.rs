@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use viral_shaders::Target;
-
 use super::cluster::{Clusters, Hints, Kind};
 use super::stored_values;
+use crate::compile::Options;
 use crate::grad::is_gradient;
 use crate::ir::{Graph, Value};
 use crate::ops::narrow::Narrow;
@@ -18,7 +17,8 @@ use crate::types::DType;
 /// writes, vectors and numbers of single rows.
 ///
 /// Gradients are too small for `f16`: they are `bf16` then.
-pub(crate) fn narrowed(graph: &Graph, to: DType, target: &Target) -> Graph {
+pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
+    let (to, target) = (options.activations, &options.target);
     let clusters = Clusters::new(graph, &Hints::default(), target.max_storage_buffers as usize - 1);
     let needs_f32 = read_as_f32(graph, &clusters);
     let outputs: BTreeSet<Value> = graph.outputs().iter().map(|&(_, value)| value).collect();
@@ -30,7 +30,8 @@ pub(crate) fn narrowed(graph: &Graph, to: DType, target: &Target) -> Graph {
         .filter(|value| {
             let ty = graph.ty(*value);
             let is_matrix = ty.rank() > 1 && ty.shape.last().is_some_and(|columns| columns.is_multiple_of(4));
-            ty.dtype == DType::F32 && is_matrix && !outputs.contains(value) && !needs_f32.contains(value)
+            let is_exact = graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
+            ty.dtype == DType::F32 && is_matrix && !is_exact && !outputs.contains(value) && !needs_f32.contains(value)
         })
         .collect();
     rebuild_with(graph, |result, value, node| {

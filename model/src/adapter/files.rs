@@ -15,13 +15,14 @@ const CONFIG: &str = "adapter_config.json";
 const LORA: &str = "adapter_model.safetensors";
 const PROJECTOR: &str = "mm_projector.safetensors";
 /// Files of the modules around the decoder: the prefix of their tensors, the name, and what decides their form.
-const MODULES: [(&str, &str, &str); 2] = [
+const MODULES: [(&str, &str, &str); 3] = [
     (
         "alignment_projector.",
         "alignment_projector.safetensors",
         "check vra.enabled, vra.target, vra.layers, vra.projector_dim, vra.multiple_projectors and the teacher",
     ),
     ("residual_projector.", "residual_projector.safetensors", "check residual.enabled and residual.source"),
+    ("denoiser.", "denoiser.safetensors", "check ross.enabled, ross.width, ross.depth and the autoencoder"),
 ];
 /// All trained tensors but LoRA's, as the original code writes them, often beside files with a part of the same.
 const OTHERS: &str = "non_lora_trainables.safetensors";
@@ -50,13 +51,13 @@ pub struct Adapter {
     /// Shape of the LoRA part; `None` if there is none.
     pub lora: Option<LoraConfig>,
     /// Trained tensors by canonical name: `model.language_model.layers.N.….lora_A.weight`,
-    /// `model.multi_modal_projector.…`, `alignment_projector.…`, `residual_projector.…`.
+    /// `model.multi_modal_projector.…`, `alignment_projector.…`, `residual_projector.…`, `denoiser.…`.
     pub parameters: BTreeMap<String, Parameter>,
 }
 
 impl Adapter {
     /// Reads a directory. `modules` lists the tensors of the modules that the run has besides the model's own: of
-    /// alignment projectors and the residual's adapter.
+    /// alignment projectors, the residual's adapter and the denoiser.
     ///
     /// Each part may be absent as a whole; the caller then starts it from the base model or afresh. A
     /// part that is there must be complete, and must be one that the run knows. Files may also have the names and form
@@ -198,7 +199,7 @@ impl Adapter {
         let is_there = |part: &&[TensorSpec]| part.iter().any(|tensor| names.contains(&tensor.name));
         let parts = [projector].into_iter().chain(parts.iter().map(Vec::as_slice)).filter(is_there);
         let required = parts.flatten().cloned().collect();
-        self.load(path, required, "check the sections [vra] and [residual]")
+        self.load(path, required, "check the sections [vra], [residual] and [ross]")
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `mm_projector.safetensors` | the multi-modal projector |
 //! | `alignment_projector.safetensors` | the alignment projectors |
 //! | `residual_projector.safetensors` | the residual's adapter |
+//! | `denoiser.safetensors` | the denoiser of the reconstructive objective |
 //!
 //! Those are what is written. What the original LLaVA and VIRAL code writes is read too: the same files in PyTorch's
 //! format (`.bin`), under their own tensor names, and `non_lora_trainables.bin`, which holds everything but LoRA.

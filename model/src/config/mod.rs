@@ -11,6 +11,7 @@ mod original;
 mod processor;
 mod section;
 mod text;
+mod vae;
 mod vision;
 
 pub use dinov2::{Dinov2Config, Dinov2Ffn};
@@ -20,6 +21,7 @@ pub use processor::{
     Filter, IMAGENET_MEAN, IMAGENET_STD, ImageProcessorConfig, ImageSize, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD,
 };
 pub use text::{TextConfig, TextFamily};
+pub use vae::VaeConfig;
 pub use vision::{VisionConfig, VisionFamily};
 
 pub(crate) use error::io_error;

@@ -44,13 +44,19 @@ pub enum BatchInput {
     VraPositions,
     /// Weight of its loss: 1 over N and the number of pictures that take part, 0 for the others; `f32[I·N]`.
     VraWeights,
+    /// Weight of the reconstruction of each sample's picture; they add up to 1, or to 0 if none takes part; `f32[B]`.
+    RossWeights,
+    /// Picture of each sample, I where it has none; `u32[B]`.
+    RossPictures,
+    /// Position of each visual token of each sample whose picture was not cut, `NO_ROW` for the others; `u32[B·N]`.
+    RossPositions,
     /// Random key of the micro-batch, below 2^31; `u32[]`.
-    DropoutKey,
+    RandomKey,
 }
 
 impl BatchInput {
     /// Every input, in declaration order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Pixels,
         Self::TokenIds,
         Self::VisualIndex,
@@ -59,7 +65,10 @@ impl BatchInput {
         Self::TargetWeights,
         Self::VraPositions,
         Self::VraWeights,
-        Self::DropoutKey,
+        Self::RossWeights,
+        Self::RossPictures,
+        Self::RossPositions,
+        Self::RandomKey,
     ];
 
     /// Name of the leaf.
@@ -73,7 +82,10 @@ impl BatchInput {
             Self::TargetWeights => "target_weights",
             Self::VraPositions => "vra_positions",
             Self::VraWeights => "vra_weights",
-            Self::DropoutKey => "dropout_key",
+            Self::RossWeights => "ross_weights",
+            Self::RossPictures => "ross_pictures",
+            Self::RossPositions => "ross_positions",
+            Self::RandomKey => "random_key",
         }
     }
 }
@@ -100,7 +112,10 @@ impl BatchShape {
             BatchInput::TargetWeights => (DType::F32, vec![self.targets]),
             BatchInput::VraPositions => (DType::U32, vec![self.images * self.visual_tokens]),
             BatchInput::VraWeights => (DType::F32, vec![self.images * self.visual_tokens]),
-            BatchInput::DropoutKey => (DType::U32, vec![]),
+            BatchInput::RossWeights => (DType::F32, vec![self.batch]),
+            BatchInput::RossPictures => (DType::U32, vec![self.batch]),
+            BatchInput::RossPositions => (DType::U32, vec![self.batch * self.visual_tokens]),
+            BatchInput::RandomKey => (DType::U32, vec![]),
         };
         TensorType::new(dtype, shape)
     }

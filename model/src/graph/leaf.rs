@@ -2,6 +2,8 @@
 
 use viral_compiler::{Graph, Value};
 
+use super::denoiser::POSITIONS;
+
 /// Which tensors are trained. A trained tensor is a parameter of the graph, any other one a weight; the graph is the
 /// same otherwise. The vision tower and the teacher are always frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Trainable {
     pub alignment: bool,
     /// The residual's adapter.
     pub residual: bool,
+    /// The denoiser of the reconstructive objective.
+    pub denoiser: bool,
     /// LoRA's matrices.
     pub adapters: bool,
     /// The decoder's own tensors: embedding table, layers, norms and head, and LLaVA-NeXT's newline.
@@ -21,11 +25,11 @@ pub struct Trainable {
 impl Trainable {
     /// Nothing: inference.
     pub const NOTHING: Self =
-        Self { projector: false, alignment: false, residual: false, adapters: false, language: false };
-    /// Stage 1, the multi-modal projector alone.
-    pub const PRETRAIN: Self = Self { projector: true, ..Self::NOTHING };
+        Self { projector: false, alignment: false, residual: false, denoiser: false, adapters: false, language: false };
+    /// Stage 1: the multi-modal projector, and a denoiser if there is one.
+    pub const PRETRAIN: Self = Self { projector: true, denoiser: true, ..Self::NOTHING };
     /// Stage 2 with LoRA: the adapters and all modules around the decoder.
-    pub const LORA: Self = Self { projector: true, alignment: true, residual: true, adapters: true, language: false };
+    pub const LORA: Self = Self { alignment: true, residual: true, adapters: true, ..Self::PRETRAIN };
     /// Stage 2 on all tensors of the decoder, and all modules around it.
     pub const FULL: Self = Self { adapters: false, language: true, ..Self::LORA };
 
@@ -36,6 +40,7 @@ impl Trainable {
             Part::Projector => self.projector,
             Part::Alignment => self.alignment,
             Part::Residual => self.residual,
+            Part::Denoiser => self.denoiser && name != POSITIONS,
             Part::Adapter => self.adapters,
             Part::Language => self.language,
         }
@@ -53,7 +58,7 @@ pub fn adapter_key(name: &str) -> String {
     match part_of(name) {
         Part::Adapter => format!("base_model.model.{name}"),
         Part::Projector => name.strip_prefix("model.").unwrap_or(name).to_owned(),
-        Part::Alignment | Part::Residual | Part::Language | Part::Frozen => name.to_owned(),
+        Part::Alignment | Part::Residual | Part::Denoiser | Part::Language | Part::Frozen => name.to_owned(),
     }
 }
 
@@ -64,6 +69,7 @@ pub(super) enum Part {
     Projector,
     Alignment,
     Residual,
+    Denoiser,
     Adapter,
     Language,
 }
@@ -74,6 +80,7 @@ pub(super) fn part_of(name: &str) -> Part {
         ("model.multi_modal_projector.", Part::Projector),
         ("alignment_projector.", Part::Alignment),
         ("residual_projector.", Part::Residual),
+        ("denoiser.", Part::Denoiser),
         ("model.language_model.", Part::Language),
         ("lm_head.", Part::Language),
         // As in the original code, LLaVA-NeXT's newline is trained where the decoder is.
@@ -152,13 +159,17 @@ mod tests {
         let projector = "model.multi_modal_projector.linear_1.bias";
         let alignment = "alignment_projector.1.projector.4.weight";
         let residual = "residual_projector.linear.weight";
-        let trained =
-            |policy: Trainable| [lora, base, projector, alignment, residual].map(|name| policy.contains(name));
-        assert_eq!(trained(Trainable::NOTHING), [false; 5]);
-        assert_eq!(trained(Trainable::PRETRAIN), [false, false, true, false, false]);
-        assert_eq!(trained(Trainable::LORA), [true, false, true, true, true]);
-        assert_eq!(trained(Trainable::FULL), [false, true, true, true, true]);
-        for name in ["model.vision_tower.pre_layrnorm.weight", "teacher.layernorm.weight", "rope.cos@4x2,theta=10000"] {
+        let denoiser = "denoiser.net.t_embedder.mlp.0.weight";
+        let names = [lora, base, projector, alignment, residual, denoiser];
+        let trained = |policy: Trainable| names.map(|name| policy.contains(name));
+        assert_eq!(trained(Trainable::NOTHING), [false; 6]);
+        assert_eq!(trained(Trainable::PRETRAIN), [false, false, true, false, false, true]);
+        assert_eq!(trained(Trainable::LORA), [true, false, true, true, true, true]);
+        assert_eq!(trained(Trainable::FULL), [false, true, true, true, true, true]);
+        let tower = "model.vision_tower.pre_layrnorm.weight";
+        for name in
+            [tower, "teacher.layernorm.weight", "vae.encoder.conv_in.bias", "rope.cos@4x2,theta=10000", POSITIONS]
+        {
             assert!(![Trainable::LORA, Trainable::FULL].iter().any(|policy| policy.contains(name)), "{name}");
         }
         assert!(Trainable::FULL.contains("lm_head.weight"));

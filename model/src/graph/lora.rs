@@ -4,6 +4,7 @@ use viral_compiler::types::DType;
 use viral_compiler::{Graph, Value};
 
 use super::leaf::{Leaves, width};
+use super::noise::Noise;
 
 /// A linear map of a decoder layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,13 +69,13 @@ pub struct Adapters {
     pub targets: Vec<LinearMap>,
 }
 
-/// Random zeros in an adapter's input, different ones for each linear map and each key.
+/// Random zeros in an adapter's input, different ones for each linear map and each micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// Probability of a zero, in 0..1; what is left is divided by `1 - p`.
     pub p: f64,
-    /// `u32[]` below 2^31, an input that the host changes with every micro-batch.
-    pub key: Value,
+    /// Where the zeros come from.
+    pub noise: Noise,
 }
 
 /// A layer's linear map with its adapter, if it has one: `x (M, K)`, result `(M, outputs)`.
@@ -97,7 +98,7 @@ pub(super) fn linear(
         let a = leaves.tensor(g, "lora_A.weight", &[adapters.rank, inputs]);
         let b = leaves.tensor(g, "lora_B.weight", &[outputs, adapters.rank]);
         let x_adapter = match adapters.dropout {
-            Some(dropout) => dropped(g, x, dropout, salt(&leaves.name("lora_A"))),
+            Some(dropout) => dropped(g, x, dropout, &leaves.name("lora_A")),
             None => x,
         };
         let y = g.lora_linear(x, x_adapter, w, a, b, adapters.alpha / adapters.rank as f64);
@@ -111,27 +112,14 @@ pub(super) fn linear(
 }
 
 /// `x (M, K)` with each element zero with probability `p`, and divided by `1 - p` otherwise.
-fn dropped(g: &mut Graph, x: Value, dropout: Dropout, salt: u32) -> Value {
+fn dropped(g: &mut Graph, x: Value, dropout: Dropout, stream: &str) -> Value {
     let shape = g.shape(x).to_vec();
-    let elements = shape.iter().product();
-    let counter = g.iota(&[elements], 0);
-    let counter = g.reshape(counter, &shape);
-    // Neither summand reaches 2^31, so the sum does not wrap.
-    let salt = g.constant(DType::U32, f64::from(salt), &[]);
-    let key = g.reshape(dropout.key, &[]);
-    let key = g.add(key, salt);
-    let uniform = g.uniform(counter, key);
+    let uniform = dropout.noise.uniform(g, stream, &shape);
     let p = g.constant(DType::F32, dropout.p, &shape);
     let is_dropped = g.less(uniform, p);
     let kept = g.scale(x, 1.0 / (1.0 - dropout.p));
     let zero = g.zeros_like(x);
     g.select(is_dropped, zero, kept)
-}
-
-/// 31 bits that differ between linear maps: the FNV-1a hash of the name.
-fn salt(name: &str) -> u32 {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash >> 1
 }
 
 #[cfg(test)]
@@ -154,7 +142,7 @@ mod tests {
             let key_leaf = g.input("key", DType::U32, &[]);
             let x = g.constant(DType::F32, 1.0, &[SIDE, SIDE]);
             for name in names {
-                let y = dropped(&mut g, x, Dropout { p, key: key_leaf }, salt(name));
+                let y = dropped(&mut g, x, Dropout { p, noise: Noise { key: key_leaf } }, name);
                 g.output(name, y);
             }
             g.verify().unwrap();

@@ -8,7 +8,8 @@
 //!   positions; [`llama`] is the decoder in between, with [`Adapters`] on its linear maps;
 //! * [`residual`] is what may be added to the decoder's states;
 //! * [`teachers`] has the vision models that provide targets, [`pixels`] makes their input out of the tower's, and [`projector::Alignment`] maps the decoder's
-//!   states to its width.
+//!   states to its width;
+//! * [`vae`] makes the latents of a picture, [`denoiser`] predicts the noise that [`diffusion`] has added to them.
 //!
 //! Frozen and trained tensors have the checkpoint's canonical names; which are trained is one [`Trainable`] value.
 //! [`LeafSource`] goes from the name of a leaf to its content, also where that is computed and not loaded.
@@ -16,17 +17,21 @@
 //! Loss terms are the caller's: nothing here knows an objective or an optimiser. All functions expect the shapes they
 //! document; what does not fit is reported by `Graph::check`.
 
+pub mod denoiser;
+pub mod diffusion;
 pub mod llama;
 pub mod llava;
 pub mod pixels;
 pub mod projector;
 pub mod residual;
 pub mod teachers;
+pub mod vae;
 pub mod vision;
 
 mod batch;
 mod leaf;
 mod lora;
+mod noise;
 mod source;
 mod taps;
 mod vit;
@@ -34,6 +39,7 @@ mod vit;
 pub use batch::{BatchInput, BatchShape};
 pub use leaf::{Trainable, adapter_key};
 pub use lora::{Adapters, Dropout, LinearMap};
+pub use noise::Noise;
 pub use source::{Interpolation, LeafSource, Origin, RopePart, SourceError};
 
 use viral_compiler::{Graph, Value};
@@ -42,6 +48,8 @@ use crate::config::Activation;
 
 /// Prefix of the teacher's tensors, which keeps them apart from the model's own.
 const TEACHER: &str = "teacher";
+/// Prefix of the variational autoencoder's tensors.
+const VAE: &str = "vae";
 
 /// The activation function of a configuration file.
 fn activation(g: &mut Graph, act: Activation, x: Value) -> Value {

@@ -8,9 +8,10 @@ use std::fmt;
 use viral_compiler::passes::rows_name;
 use viral_compiler::{Graph, Value};
 
-use super::TEACHER;
+use super::diffusion::{schedule, timesteps};
 use super::leaf::{Part, part_of};
 use super::taps::{resample_grid, resample_rows, taps};
+use super::{TEACHER, VAE};
 
 /// Which file a tensor is loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,8 @@ pub enum Origin {
     Model,
     /// The teacher's checkpoint.
     Teacher,
+    /// The variational autoencoder's checkpoint.
+    Vae,
     /// The adapter directory, or a fresh initialisation: LoRA's matrices and the modules around the decoder.
     Adapter,
 }
@@ -53,6 +56,8 @@ impl Interpolation {
 const RELATIVE: &str = "relative";
 /// What marks some rows of a table, as [`rows_name`] writes it.
 const ROWS: &str = "rows";
+/// What marks a convolution's weight that lies tap by tap.
+const TAPS: &str = "taps";
 
 /// Half of a rotary table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +111,17 @@ pub enum LeafSource {
         /// Rows.
         count: usize,
     },
+    /// The weight `(outputs, inputs, 3, 3)` of a convolution as nine matrices, `(9, outputs, inputs)`.
+    Taps {
+        /// Which file the weight is in.
+        origin: Origin,
+        /// Canonical name of the weight.
+        name: String,
+        /// Channels of the result.
+        outputs: usize,
+        /// Channels of what is convolved.
+        inputs: usize,
+    },
     /// Rotary angles' cosines or sines, `(positions, half)`.
     Rope {
         /// Which.
@@ -123,6 +139,18 @@ pub enum LeafSource {
         to: usize,
         /// Extent before.
         from: usize,
+    },
+    /// What each step of a diffusion leaves of what was there, and of noise, `(steps, 2)`.
+    Diffusion {
+        /// Steps.
+        steps: usize,
+    },
+    /// What the number of each step of a diffusion looks like, `(steps, 2·half)`.
+    Timesteps {
+        /// Steps.
+        steps: usize,
+        /// Frequencies, each with a cosine and a sine.
+        half: usize,
     },
 }
 
@@ -171,6 +199,12 @@ impl LeafSource {
     fn rows(leaf: &str, start: usize, count: usize) -> Self {
         let (origin, name) = origin_of(leaf);
         Self::Rows { origin, name: name.to_owned(), start, count }
+    }
+
+    /// The weight of the convolution of this full name, tap by tap.
+    pub(super) fn taps(leaf: &str, outputs: usize, inputs: usize) -> Self {
+        let (origin, name) = origin_of(leaf);
+        Self::Taps { origin, name: name.to_owned(), outputs, inputs }
     }
 
     /// The rows of the table of relative positions of this full name.
@@ -228,10 +262,17 @@ impl LeafSource {
                 let rows = table.get(start * width..(start + count) * width).map(<[f32]>::to_vec);
                 rows.ok_or_else(|| SourceError::Rows { name: name.clone(), shape, end: start + count })
             }
+            Self::Taps { origin, name, .. } => {
+                const POINTS: usize = 9;
+                let (_, weight) = load(*origin, name).map_err(SourceError::Load)?;
+                Ok((0..POINTS).flat_map(|tap| weight.iter().skip(tap).step_by(POINTS)).copied().collect())
+            }
             Self::Rope { part, positions, half, theta } => Ok(rope_table(*part, *positions, *half, *theta)),
             Self::Bilinear { to, from } => {
                 Ok(taps(Interpolation::Bilinear, *to, *from).into_iter().map(|tap| tap as f32).collect())
             }
+            Self::Diffusion { steps } => Ok(schedule(*steps)),
+            Self::Timesteps { steps, half } => Ok(timesteps(*steps, *half)),
         }
     }
 
@@ -254,10 +295,13 @@ impl LeafSource {
             "rope.cos" => rope(RopePart::Cos),
             "rope.sin" => rope(RopePart::Sin),
             "bilinear" => Some(Self::Bilinear { to: a, from: b }),
+            "diffusion" => Some(Self::Diffusion { steps: a }),
+            "timesteps" => Some(Self::Timesteps { steps: a, half: b }),
             _ => {
                 match parameter {
                     Some(RELATIVE) => return Some(Self::relative(name, a)),
                     Some(ROWS) => return Some(Self::rows(name, a, b)),
+                    Some(TAPS) => return Some(Self::taps(name, a, b)),
                     _ => {}
                 }
                 let filter = Interpolation::ALL.into_iter().find(|filter| Some(filter.name()) == parameter)?;
@@ -271,6 +315,7 @@ impl fmt::Display for LeafSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = |origin: &Origin| match origin {
             Origin::Teacher => format!("{TEACHER}."),
+            Origin::Vae => format!("{VAE}."),
             Origin::Model | Origin::Adapter => String::new(),
         };
         match self {
@@ -284,6 +329,9 @@ impl fmt::Display for LeafSource {
             Self::Rows { origin, name, start, count } => {
                 f.write_str(&rows_name(&format!("{}{name}", prefix(origin)), *start, *count))
             }
+            Self::Taps { origin, name, outputs, inputs } => {
+                write!(f, "{}{name}@{outputs}x{inputs},{TAPS}", prefix(origin))
+            }
             Self::Rope { part, positions, half, theta } => {
                 let part = match part {
                     RopePart::Cos => "cos",
@@ -292,17 +340,21 @@ impl fmt::Display for LeafSource {
                 write!(f, "rope.{part}@{positions}x{half},theta={theta}")
             }
             Self::Bilinear { to, from } => write!(f, "bilinear@{to}x{from}"),
+            Self::Diffusion { steps } => write!(f, "diffusion@{steps}x2"),
+            Self::Timesteps { steps, half } => write!(f, "timesteps@{steps}x{half}"),
         }
     }
 }
 
 /// The file that the tensor of a leaf is in, and its name there.
 fn origin_of(leaf: &str) -> (Origin, &str) {
-    if let Some(name) = leaf.strip_prefix(TEACHER).and_then(|rest| rest.strip_prefix('.')) {
-        return (Origin::Teacher, name);
+    for (prefix, origin) in [(TEACHER, Origin::Teacher), (VAE, Origin::Vae)] {
+        if let Some(name) = leaf.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) {
+            return (origin, name);
+        }
     }
     match part_of(leaf) {
-        Part::Adapter | Part::Alignment | Part::Residual => (Origin::Adapter, leaf),
+        Part::Adapter | Part::Alignment | Part::Residual | Part::Denoiser => (Origin::Adapter, leaf),
         Part::Projector | Part::Language | Part::Frozen => (Origin::Model, leaf),
     }
 }
@@ -358,6 +410,14 @@ mod tests {
                 LeafSource::Rope { part: RopePart::Sin, positions: 2048, half: 64, theta: 1e6 },
             ),
             ("bilinear@384x336", LeafSource::Bilinear { to: 384, from: 336 }),
+            (
+                "vae.encoder.conv_in.weight@8x3,taps",
+                LeafSource::Taps { origin: Origin::Vae, name: "encoder.conv_in.weight".into(), outputs: 8, inputs: 3 },
+            ),
+            ("vae.encoder.conv_in.bias", tensor(Origin::Vae, "encoder.conv_in.bias")),
+            ("denoiser.net.pos_embed", tensor(Origin::Adapter, "denoiser.net.pos_embed")),
+            ("diffusion@1000x2", LeafSource::Diffusion { steps: 1000 }),
+            ("timesteps@1000x128", LeafSource::Timesteps { steps: 1000, half: 128 }),
         ];
         for (name, source) in cases {
             assert_eq!(source.to_string(), name);

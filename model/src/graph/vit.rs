@@ -70,7 +70,7 @@ impl Block {
     }
 
     /// Full attention over `x (I, T, C)`.
-    fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+    pub(super) fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
         let [_, _, channels] = extents(g, x);
         let [q, k, v] = self.query_key_value(g, leaves, x);
         let y = g.attention(q, k, v, false, self.scale(channels));
@@ -104,7 +104,8 @@ impl Block {
         leaves.linear(g, self.names.output, y, heads * head_dim, true)
     }
 
-    fn feed_forward(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+    /// The feed-forward part on `x (I, T, C)`.
+    pub(super) fn feed_forward(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
         let channels = width(g, x);
         match self.ffn {
             Ffn::Mlp { hidden, act } => {

@@ -8,8 +8,12 @@ use serde_json::{Map, Value};
 use super::{CheckpointError, TensorFile, printable};
 
 /// Single files and indexes of shards by their usual names, in the order of preference.
-const SINGLES: [(&str, &str); 2] =
-    [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+const SINGLES: [(&str, &str); 3] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    // What diffusers writes, often beside the same in other forms.
+    ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+];
 
 /// Endings of weight files. Research releases are one such file of any name.
 const ENDINGS: [&str; 5] = [".safetensors", ".bin", ".pth", ".pt", ".pth.tar"];

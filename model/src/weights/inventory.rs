@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{CheckpointError, ShapeMismatch};
-use crate::config::{LlavaConfig, TextConfig, VisionConfig, VisionFamily};
+use crate::config::{LlavaConfig, TextConfig, VaeConfig, VisionConfig, VisionFamily};
 use crate::graph::teachers::{self, Teacher};
+use crate::graph::vae;
 
 /// A tensor that must be present: canonical name and shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,12 @@ impl Inventory {
             required: required.into_iter().map(|(name, shape)| TensorSpec { name, shape }).collect(),
             unused: teacher.unused(),
         }
+    }
+
+    /// The encoder of a variational autoencoder; its decoder is not read.
+    pub fn vae(config: &VaeConfig) -> Self {
+        let required = vae::tensors(config).into_iter().map(|(name, shape)| TensorSpec { name, shape });
+        Self { required: required.collect(), unused: vec!["decoder.".into(), "post_quant_conv.".into()] }
     }
 
     /// Compares names and shapes with what is expected. All differences are in the error.

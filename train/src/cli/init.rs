@@ -25,13 +25,16 @@ pub(super) struct Args {
     /// Vision model that provides the targets; presets with random weights make a tiny one of its kind
     #[arg(long, value_parser = teachers())]
     teacher: Option<&'static TeacherPart>,
+    /// Also an autoencoder, to reconstruct pictures beside alignment (ROSS)
+    #[arg(long)]
+    ross: bool,
     /// Start of every random stream
     #[arg(long, default_value_t = 42)]
     seed: u64,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let parts = Parts { language: args.language, encoder: args.encoder, teacher: args.teacher };
+    let parts = Parts { language: args.language, encoder: args.encoder, teacher: args.teacher, ross: args.ross };
     let config = demo::init_with(&args.dir, args.preset, &parts, args.seed)?;
     log::info!("wrote {}: {}", args.dir.display(), args.preset.help);
     output::print(&format!("{}\n", escape(&config.display().to_string())))

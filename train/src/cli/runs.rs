@@ -111,6 +111,9 @@ fn show(run: &Path) -> Result<()> {
     if let (Some(first), Some(last)) = (metrics.first(), metrics.last()) {
         let _ = writeln!(text, "  {:<14} {:.4} → {:.4}", "language loss", first.loss_lm, last.loss_lm);
         let _ = writeln!(text, "  {:<14} {:.4} → {:.4}", "alignment loss", first.loss_vra, last.loss_vra);
+        if metrics.iter().any(|step| step.loss_ross != 0.0) {
+            let _ = writeln!(text, "  {:<14} {:.4} → {:.4}", "reconstruction", first.loss_ross, last.loss_ross);
+        }
         let skipped = metrics.iter().filter(|step| step.skipped).count();
         let _ = writeln!(text, "  {:<14} {skipped} steps", "skipped");
         let _ = writeln!(text, "  {:<14} {:.0}", "tokens/s", last.tokens_per_second);

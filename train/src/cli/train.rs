@@ -163,11 +163,11 @@ fn report(finished: &Finished) -> String {
         let (first, last) = (&summary.first, &summary.last);
         let _ = writeln!(text, "{} steps in {}", last.step + 1, run::duration(summary.seconds));
         let mut losses = vec![("language", first.loss_lm, last.loss_lm)];
-        if let Some((from, to)) = summary.alignment {
-            losses.push(("alignment", from, to));
+        for (name, loss) in [("alignment", summary.alignment), ("reconstruction", summary.reconstruction)] {
+            losses.extend(loss.map(|(from, to)| (name, from, to)));
         }
         for (name, from, to) in losses {
-            let _ = writeln!(text, "  {name:<10} {from:>8.4} → {to:.4}");
+            let _ = writeln!(text, "  {name:<14} {from:>8.4} → {to:.4}");
         }
     }
     if let Some(profile) = &finished.profile {
@@ -176,7 +176,7 @@ fn report(finished: &Finished) -> String {
     let trace = finished.profile.as_ref().map(|_| ("trace", "trace.json"));
     let files = [("adapter", "adapter"), ("curves", "loss.svg"), ("metrics", "metrics.jsonl")];
     for (name, file) in files.into_iter().chain(trace) {
-        let _ = writeln!(text, "  {name:<10} {}", escape(&finished.folder.join(file).display().to_string()));
+        let _ = writeln!(text, "  {name:<14} {}", escape(&finished.folder.join(file).display().to_string()));
     }
     text
 }

@@ -204,6 +204,28 @@ sections! {
         positions: ResidualPositions = ResidualPositions::Visual;
     }
 
+    /// Reconstruction of the pictures out of the visual tokens, the objective that the paper compares with (ROSS).
+    ross: RossConfig {
+        /// Whether the reconstruction loss is added to the language-model loss.
+        enabled: bool = false;
+        /// Directory of the variational autoencoder whose latents are reconstructed, for example FLUX.1's `vae`.
+        vae: PathBuf = "flux-vae".into() => SameContent;
+        /// Factor of the reconstruction loss.
+        weight: f64 = 1.0, NOT_NEGATIVE;
+        /// Hidden state that pictures are reconstructed from, counted as in vra.layers; the last one if unset.
+        layer: Option<usize> = None;
+        /// Which samples take part.
+        masking: RossMasking = RossMasking::Every;
+        /// Noisy copies of each picture that the denoiser sees in a step.
+        repeats: usize = 4, AT_LEAST_ONE;
+        /// Width of the denoiser.
+        width: usize = 1024, AT_LEAST_ONE;
+        /// Blocks of the denoiser.
+        depth: usize = 3, AT_LEAST_ONE;
+        /// Attention heads of the denoiser.
+        heads: usize = 16, AT_LEAST_ONE;
+    }
+
     /// Low-rank adapters of the language model.
     lora: LoraConfig {
         /// Rank.

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, Subject, changes};
 pub use keys::{
-    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, ResidualConfig, Resume, SECTIONS,
-    Section, TrainConfig, VraConfig,
+    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, ResidualConfig, Resume, RossConfig,
+    SECTIONS, Section, TrainConfig, VraConfig,
 };
 pub use layers::{Assignment, Origin};
 pub use render::template;

@@ -79,6 +79,16 @@ enabled = false
 source = "pre_projection"
 layers = [3]
 positions = "all"
+[ross]
+enabled = true
+vae = "flux"
+weight = 2
+layer = 5
+masking = "any"
+repeats = 2
+width = 32
+depth = 1
+heads = 4
 [lora]
 r = 4
 alpha = 8
@@ -229,6 +239,17 @@ fn combinations_are_checked() {
         parse(&format!("{residual}[train]\nstage = \"pretrain\"")),
         &["`residual.enabled` = true does not go with"],
     );
+    let ross = "[ross]\nenabled = true\n";
+    assert!(parse(&format!("{ross}width = 96\nheads = 6")).is_ok());
+    assert!(parse("[ross]\nwidth = 7").is_ok(), "nothing reads it");
+    refused(
+        parse(&format!("{ross}width = 96\nheads = 7")),
+        &["`ross.width` = 96 does not go with `ross.heads` = 7", ":3:9"],
+    );
+    refused(parse(&format!("{ross}width = 6\nheads = 3")), &["a multiple of the heads and of 4"]);
+    // Reconstruction goes with everything else.
+    assert!(parse(&format!("{residual}{ross}")).is_ok());
+    assert!(parse(&format!("[vra]\nenabled = false\n{ross}[train]\nstage = \"pretrain\"")).is_ok());
     assert!(parse("[vra]\nenabled = false\n[train]\nstage = \"pretrain\"\n[lora]\ntargets = []").is_ok());
 }
 

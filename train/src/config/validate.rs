@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::path::Path;
 
-use super::keys::{self, Config, Key};
+use super::keys::{self, Config, Key, RossConfig};
 use super::values::{Method, Objective, ResidualPositions, ResidualSource, Stage, VraTarget};
 use crate::error::{Error, Kind, Result};
 
@@ -75,12 +75,21 @@ impl Config {
                 "set residual.positions = \"visual\"",
             ));
         }
+        let RossConfig { enabled, width, heads, .. } = self.ross;
+        if enabled && (width % heads != 0 || width % 4 != 0) {
+            return Err(refuse(
+                "ross.width",
+                format!("`ross.width` = {width} does not go with `ross.heads` = {heads}"),
+                "the width is shared out among the heads, and among sines and cosines of two coordinates",
+                "choose a width that is a multiple of the heads and of 4, such as 1024 with 16 heads",
+            ));
+        }
         if self.train.stage == Stage::Pretrain && (self.vra.enabled || self.residual.enabled) {
             let key = if self.vra.enabled { "vra.enabled" } else { "residual.enabled" };
             return Err(refuse(
                 key,
                 format!("`{key}` = true does not go with `train.stage` = \"pretrain\""),
-                "the first stage trains the multi-modal projector on the language-model loss alone",
+                "the first stage trains the multi-modal projector on the language-model loss, and on reconstruction if wanted",
                 &format!("set {key} = false, or train.stage = \"finetune\""),
             ));
         }
@@ -136,6 +145,10 @@ impl Config {
             let expected = "config.json and weights of the vision model that provides the targets, or its weight file";
             // Without config.json the weights may tell what they are.
             require_dir("vra.teacher", &self.vra.teacher, None, expected)?;
+        }
+        if self.ross.enabled {
+            let expected = format!("{weights} of the autoencoder whose latents are reconstructed");
+            require_dir("ross.vae", &self.ross.vae, CONFIG, &expected)?;
         }
         require_file("data.train", &self.data.train, Kind::Data, "a LLaVA JSON array, or one JSON object a line")
     }

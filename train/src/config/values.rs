@@ -77,6 +77,14 @@ choices! {
         All = "all",
     }
 
+    /// Which samples take part in the reconstruction.
+    RossMasking {
+        /// All samples of micro-batches in which each has its whole picture, none of others: VIRAL's code.
+        Every = "every",
+        /// All samples of micro-batches in which one has; whoever has none reconstructs a blank one: ROSS's own code.
+        Any = "any",
+    }
+
     /// A linear map inside every layer of the language model.
     LoraTarget {
         /// Attention queries.

@@ -6,6 +6,7 @@ use viral_model::image::TiledToken;
 use super::bucket::Bucket;
 use super::defect::Defect;
 use super::sample::{Geometry, NONE, Sample, SampleShape};
+use crate::config::RossMasking;
 
 /// One row of a micro-batch.
 #[derive(Clone, Debug)]
@@ -50,6 +51,12 @@ pub struct Batch {
     pub vra_positions: Vec<u32>,
     /// 1 / (contributing pictures · N) for the tokens of a contributing picture, else 0. // (I·N)
     pub vra_weights: Vec<f32>,
+    /// The picture of each row; I where it has none. // (B)
+    pub pictures: Vec<u32>,
+    /// What each row can reconstruct. // (B)
+    pub sights: Vec<Sight>,
+    /// Flat row of each visual token of a row that has its whole picture; [`NONE`] in others. // (B·N)
+    pub sight_positions: Vec<u32>,
     /// Tokens without padding.
     pub tokens: usize,
     /// Supervised tokens. If 0, the language loss of the micro-batch is undefined and must not be used.
@@ -60,6 +67,17 @@ pub struct Batch {
     pub samples: Vec<String>,
     /// Defects of rows that were kept but teach nothing.
     pub defects: Vec<Defect>,
+}
+
+/// What a row of a micro-batch has to do with the reconstruction of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// It sees all of its picture.
+    Whole,
+    /// It has no picture, or not all of it was left.
+    Blind,
+    /// It must not teach anything.
+    Defective,
 }
 
 impl Batch {
@@ -92,6 +110,9 @@ impl Batch {
             target_weights: Vec::with_capacity(bucket.targets),
             vra_positions: Vec::with_capacity(bucket.images * per_picture),
             vra_weights: Vec::with_capacity(bucket.images * per_picture),
+            pictures: Vec::with_capacity(bucket.batch),
+            sights: Vec::with_capacity(bucket.batch),
+            sight_positions: Vec::with_capacity(bucket.batch * per_picture),
             tokens: shapes.iter().map(|shape| shape.tokens as usize).sum(),
             supervised,
             contributing,
@@ -110,10 +131,18 @@ impl Batch {
                     batch.target_weights.push(target_weight);
                 }
             }
+            batch.sights.push(match row.defect {
+                Some(_) => Sight::Defective,
+                None if is_whole(row) => Sight::Whole,
+                None => Sight::Blind,
+            });
+            let first = start + sample.visual_start;
+            let position = |offset| if is_whole(row) { (first + offset) as u32 } else { NONE };
+            batch.sight_positions.extend((0..per_picture).map(position));
+            batch.pictures.push(if sample.visual_len > 0 { picture } else { bucket.images } as u32);
             if sample.visual_len == 0 {
                 continue;
             }
-            let first = start + sample.visual_start;
             let tokens = sample.layout.map(|layout| layout.tokens(geometry.grid()));
             for offset in 0..sample.visual_len {
                 let token = tokens.as_ref().map_or(TiledToken::Patch { tile: 0, patch: offset }, |all| all[offset]);
@@ -124,7 +153,7 @@ impl Batch {
                 };
             }
             for offset in 0..per_picture {
-                batch.vra_positions.push(if is_whole(row) { (first + offset) as u32 } else { NONE });
+                batch.vra_positions.push(position(offset));
                 batch.vra_weights.push(if is_whole(row) && row.aligned { vra_weight } else { 0.0 });
             }
             let tiles = sample.shape().tiles as usize;
@@ -140,6 +169,18 @@ impl Batch {
         batch.target_ids.resize(bucket.targets, 0);
         batch.target_weights.resize(bucket.targets, 0.0);
         batch
+    }
+
+    /// Weight of each row's reconstruction; they add up to 1, or to 0 where nothing is reconstructed. // (B)
+    pub fn ross_weights(&self, masking: RossMasking) -> Vec<f32> {
+        let count = |sight| self.sights.iter().filter(|&&other| other == sight).count();
+        let (whole, blind) = (count(Sight::Whole), count(Sight::Blind));
+        let takes_part = match masking {
+            RossMasking::Every => whole > 0 && blind == 0,
+            RossMasking::Any => whole > 0,
+        };
+        let weight = if takes_part { 1.0 / (whole + blind) as f32 } else { 0.0 };
+        self.sights.iter().map(|&sight| if sight == Sight::Defective { 0.0 } else { weight }).collect()
     }
 
     /// Share of the positions that hold padding.
@@ -270,6 +311,32 @@ mod tests {
         let batch = Batch::assemble(&[row("a", &[1, 2], 1, None)], GEOMETRY);
         assert!(batch.pixels.is_empty() && batch.vra_positions.is_empty() && batch.vra_weights.is_empty());
         assert!(used(&batch.visual_index).is_empty());
+    }
+
+    #[test]
+    fn reconstruction_is_weighed_by_either_rule() {
+        let text = row("text", &[1, 2, 3], 1, None);
+        let cut = row("cut", &[1, 2, 3, 4, 5, 6, 7, IMAGE], 4, Some(1.0));
+        let whole = |name| row(name, &[1, IMAGE, 6], 2, Some(0.5));
+        let mut broken = whole("broken");
+        broken.defect = Some(Defect {
+            place: Place { file: "x.json".into(), record: 0, id: None, at: None },
+            rule: Rule::ImageBroken,
+            detail: String::new(),
+        });
+        let weights = |rows: &[Row]| {
+            let batch = Batch::assemble(rows, GEOMETRY);
+            [RossMasking::Every, RossMasking::Any].map(|masking| batch.ross_weights(masking))
+        };
+        assert_eq!(weights(&[whole("a"), whole("b")]), [[0.5; 2]; 2]);
+        assert_eq!(weights(&[whole("a"), text.clone()]), [[0.0; 2], [0.5; 2]]);
+        assert_eq!(weights(&[cut.clone(), whole("a")]), [[0.0; 2], [0.5; 2]]);
+        assert_eq!(weights(&[text.clone(), cut.clone()]), [[0.0; 2]; 2]);
+        assert_eq!(weights(&[whole("a"), broken.clone(), whole("b")]), [[0.5, 0.0, 0.5]; 2]);
+        assert_eq!(weights(&[broken.clone()]), [[0.0]; 2]);
+        let batch = Batch::assemble(&[text, whole("a"), cut], GEOMETRY);
+        assert_eq!(batch.pictures, [2, 0, 1]);
+        assert_eq!(batch.sight_positions, [NONE, NONE, 17, 18, NONE, NONE]);
     }
 
     #[test]

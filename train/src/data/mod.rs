@@ -25,7 +25,7 @@ pub mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, Row};
+pub use batch::{Batch, Row, Sight};
 pub use bucket::{Bucket, buckets};
 pub use check::{Check, Checked};
 pub use dataset::Dataset;

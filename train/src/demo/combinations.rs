@@ -27,7 +27,7 @@ fn networks(dir: &Path, preset: &str, parts: &Parts) -> std::result::Result<(Con
 fn every_teacher_of_true_size_fits_every_encoder() -> TestResult {
     for (name, encoder) in Encoder::ALL {
         for teacher in TEACHERS {
-            let parts = Parts { language: None, encoder: Some(encoder), teacher: Some(teacher) };
+            let parts = Parts { encoder: Some(encoder), teacher: Some(teacher), ..Parts::default() };
             for preset in ["llava-1.5-7b", "llava-1.5-13b", "qwen2.5-7b", "llava-next-7b"] {
                 let dir = tempfile::tempdir()?;
                 let (_, networks) = networks(dir.path(), preset, &parts)?;
@@ -50,7 +50,8 @@ fn true_sizes_can_be_planned() -> TestResult {
         ("llava-next-7b", Encoder::Clip, "radio-v2.5-g"),
     ] {
         let dir = tempfile::tempdir()?;
-        let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
+        let parts =
+            Parts { encoder: Some(encoder), teacher: TeacherPart::find(teacher), ross: true, ..Parts::default() };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
         config.train.batch = 1;
         let report = plan_report(&config, &planning_target())?;
@@ -82,11 +83,13 @@ fn every_tiny_combination_is_complete() -> TestResult {
         teachers.into_iter().zip(encoders.cycle()).zip(["tiny", "tiny-next"].into_iter().cycle())
     {
         let dir = tempfile::tempdir()?;
-        let parts = Parts { language: Some(language), encoder: Some(encoder), teacher };
+        let parts = Parts { language: Some(language), encoder: Some(encoder), teacher, ross: true };
         let (config, networks) = networks(dir.path(), preset, &parts)?;
         Checkpoint::open(&config.model.path, NameMap::Llava)?.check(&Inventory::llava(&networks.llava))?;
         let teacher = teachers::open(&config.vra.teacher)?;
         Checkpoint::open(&config.vra.teacher, teacher.names())?.check(&Inventory::teacher(&*teacher))?;
+        let vae = networks.vae.as_ref().ok_or("no autoencoder")?;
+        Checkpoint::open(&config.ross.vae, NameMap::Vae)?.check(&Inventory::vae(vae))?;
         assert_eq!(networks.llava.visual_tokens(), if preset == "tiny" { 36 } else { 16 });
         assert_eq!(networks.llava.tiling.is_some(), preset == "tiny-next");
         assert_eq!(networks.llava.text.qkv_bias, language == Language::Qwen);
@@ -97,8 +100,12 @@ fn every_tiny_combination_is_complete() -> TestResult {
 #[test]
 fn a_tiny_combination_can_be_trained_on() -> TestResult {
     let dir = tempfile::tempdir()?;
-    let parts =
-        Parts { language: Some(Language::Qwen), encoder: Some(Encoder::Siglip2), teacher: TeacherPart::find("sam-b") };
+    let parts = Parts {
+        language: Some(Language::Qwen),
+        encoder: Some(Encoder::Siglip2),
+        teacher: TeacherPart::find("sam-b"),
+        ross: true,
+    };
     let (config, _) = networks(dir.path(), "tiny", &parts)?;
     config.check_paths()?;
     let bundle = Bundle::open(&config)?;

@@ -7,15 +7,16 @@ use std::path::Path;
 use image::ImageFormat;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
+use viral_model::config::VaeConfig;
 use viral_model::graph::teachers;
 use viral_model::weights::{TensorOut, write_safetensors};
 
-use super::parts::{Encoder, Language, Parts, TEACHERS, TeacherPart, siglip};
+use super::parts::{self, Encoder, Language, Parts, TEACHERS, TeacherPart, siglip};
 use super::scenes::{self, SceneSet, Scenes};
 use super::tokenizer::{self, IMAGE, PAD, SPECIALS};
 use super::vision_input::VisionInput;
 use super::weights::{self, Tensor, TextShape, Tower, VisionShape};
-use super::{merged, write, write_json};
+use super::{VAE, merged, with_ross, write, write_json};
 use crate::error::{Error, Kind, Result};
 
 const README: &str = include_str!("complete.md");
@@ -63,7 +64,12 @@ impl Complete {
                 weights::teacher(&*teacher, seed)
             }
         };
-        write_weights(&dir.join(teacher_folder(parts)).join("model.safetensors"), &teacher)
+        write_weights(&dir.join(teacher_folder(parts)).join("model.safetensors"), &teacher)?;
+        if parts.ross {
+            let vae = VaeConfig::from_json(Path::new(VAE), tiny_vae().to_string().as_bytes())?;
+            write_weights(&dir.join(VAE).join("diffusion_pytorch_model.safetensors"), &weights::vae(&vae, seed))?;
+        }
+        Ok(())
     }
 
     /// Writes configurations, tokenizer and data.
@@ -76,8 +82,15 @@ impl Complete {
         let folder = teacher_folder(parts);
         let config = parts.teacher.map_or_else(|| self.dinov2_config(), |part| self.teacher_config(part));
         write_json(&dir.join(folder).join("config.json"), &config)?;
-        write(&dir.join("README.md"), README.replace("{title}", self.title).replace("{teacher}", folder))?;
-        let config = self.config.replace("teacher = \"dinov2\"", &format!("teacher = \"{folder}\""));
+        let mut config = self.config.replace("teacher = \"dinov2\"", &format!("teacher = \"{folder}\""));
+        let mut more = "";
+        if parts.ross {
+            write_json(&dir.join(VAE).join("config.json"), &tiny_vae())?;
+            config = with_ross(&config, "width = 64\ndepth = 2\nheads = 4\n");
+            more = "| `vae/` | an autoencoder, in the layout of diffusers |\n";
+        }
+        let readme = README.replace("{title}", self.title).replace("{teacher}", folder).replace("{more}", more);
+        write(&dir.join("README.md"), readme)?;
         write(&dir.join("config.toml"), config)
     }
 
@@ -224,6 +237,11 @@ impl Complete {
             "torch_dtype": "float32",
         })
     }
+}
+
+/// `config.json` of an autoencoder with as many blocks as FLUX's, so that it sees pictures of the same size.
+fn tiny_vae() -> Value {
+    parts::vae(&[8, 8, 16, 16], 1, 4, 4)
 }
 
 /// Where the teacher is.

@@ -70,6 +70,15 @@ pub(crate) fn configurations(dir: &Path, preset: &Preset) -> Result<PathBuf> {
     Ok(dir.join("config.toml"))
 }
 
+/// A run's configuration with section `[ross]` in front of `[lora]`; `settings` are lines of it.
+fn with_ross(config: &str, settings: &str) -> String {
+    const KEYS: &str = "enabled = true                  # reconstruct the pictures out of the visual tokens as well";
+    config.replacen("[lora]\n", &format!("[ross]\n{KEYS}\nvae = \"{VAE}\"\n{settings}\n[lora]\n"), 1)
+}
+
+/// Name of the autoencoder's folder.
+const VAE: &str = "vae";
+
 /// Writes one file, and its folder if need be.
 fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     if let Some(folder) = path.parent() {

@@ -16,6 +16,8 @@ pub struct Parts {
     pub encoder: Option<Encoder>,
     /// The teacher.
     pub teacher: Option<&'static TeacherPart>,
+    /// Whether there is an autoencoder too, and pictures are reconstructed.
+    pub ross: bool,
 }
 
 /// A family of language models.
@@ -216,6 +218,33 @@ impl Parts {
             hint: "leave --language out, and name the preset of the model that you want".into(),
         })
     }
+}
+
+/// `config.json` of FLUX.1's autoencoder.
+pub(super) fn flux_vae() -> Value {
+    vae(&[128, 256, 512, 512], 2, 32, 16)
+}
+
+/// `config.json` of an autoencoder like FLUX's.
+pub(super) fn vae(channels: &[usize], layers_per_block: usize, groups: usize, latent_channels: usize) -> Value {
+    let blocks = |kind: &str| vec![kind.to_owned(); channels.len()];
+    json!({
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": channels,
+        "down_block_types": blocks("DownEncoderBlock2D"),
+        "up_block_types": blocks("UpDecoderBlock2D"),
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": latent_channels,
+        "layers_per_block": layers_per_block,
+        "mid_block_add_attention": true,
+        "norm_num_groups": groups,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": false,
+        "use_post_quant_conv": false,
+    })
 }
 
 fn clip(image: usize, [hidden, intermediate, layers, heads]: [usize; 4]) -> Value {

@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::complete::Complete;
-use super::parts::{Encoder, Parts, TEACHERS};
+use super::parts::{Encoder, Parts, TEACHERS, flux_vae};
 use super::scenes::SceneSet;
 use super::vision_input::VisionInput;
 use super::weights::{TextShape, VisionShape};
-use super::{merged, write, write_json};
+use super::{VAE, merged, with_ross, write, write_json};
 use crate::error::Result;
 
 /// A folder that [`super::init`] can write.
@@ -146,7 +146,7 @@ impl Published {
         write_json(&dir.join("llava/config.json"), &self.llava(encoder, vision, (image / patch).pow(2)))?;
         write_json(&dir.join("llava/preprocessor_config.json"), &self.input.processor(encoder, image))?;
         write_json(&dir.join(teacher.folder).join("config.json"), &teacher.published())?;
-        let config = include_str!("published.toml")
+        let mut config = include_str!("published.toml")
             .replace("{title}", self.title)
             .replace("{target}", teacher.help)
             .replace("{teacher}", teacher.folder)
@@ -154,6 +154,10 @@ impl Published {
             .replace("{batch}", &self.batch.to_string())
             .replace("{accumulation}", &self.accumulation.to_string())
             .replace("{max_length}", &self.input.max_length().to_string());
+        if parts.ross {
+            write_json(&dir.join(VAE).join("config.json"), &flux_vae())?;
+            config = with_ross(&config, "");
+        }
         write(&dir.join("config.toml"), config)
     }
 

@@ -8,7 +8,7 @@
 //! Random vision models answer to a bright background above all. Both embeddings therefore take the mean background off,
 //! so that features differ where the pictures do, and aligning with the teacher is more than learning its mean.
 
-use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD};
+use viral_model::config::{IMAGENET_MEAN, IMAGENET_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, VaeConfig};
 use viral_model::graph::teachers::Teacher;
 use viral_model::weights::{Inventory, TensorSpec};
 
@@ -150,8 +150,18 @@ pub(super) fn dinov2(shape: &VisionShape, seed: u64) -> Vec<Tensor> {
 
 /// Any other teacher, from the list of its tensors.
 pub(super) fn teacher(teacher: &dyn Teacher, seed: u64) -> Vec<Tensor> {
-    let mut out = Writer::new(seed, "teacher");
-    for TensorSpec { name, shape } in Inventory::teacher(teacher).required {
+    listed("teacher", Inventory::teacher(teacher).required, seed)
+}
+
+/// The encoder of an autoencoder.
+pub(super) fn vae(config: &VaeConfig, seed: u64) -> Vec<Tensor> {
+    listed("vae", Inventory::vae(config).required, seed)
+}
+
+/// Tensors that their names say enough of.
+fn listed(network: &'static str, tensors: Vec<TensorSpec>, seed: u64) -> Vec<Tensor> {
+    let mut out = Writer::new(seed, network);
+    for TensorSpec { name, shape } in tensors {
         let fan_in: usize = shape.iter().skip(1).product();
         match name.rsplit('.').next().unwrap_or_default() {
             "lambda1" => out.constant(&name, &shape, 0.3),

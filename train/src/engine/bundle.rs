@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use viral_model::adapter::{Adapter, LoraConfig};
-use viral_model::config::{ImageProcessorConfig, LlavaConfig};
+use viral_model::config::{ImageProcessorConfig, LlavaConfig, VaeConfig};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::teachers::{self, InputPath, InputSize, Teacher};
 use viral_model::graph::{Interpolation, LeafSource, LinearMap, Origin};
@@ -30,6 +30,8 @@ pub struct Networks {
     pub llava: LlavaConfig,
     /// The vision model that provides the targets, if there is one.
     pub teacher: Option<Arc<dyn Teacher>>,
+    /// The autoencoder whose latents are reconstructed, if they are.
+    pub vae: Option<VaeConfig>,
     /// How pictures become pixels.
     pub processor: ImageProcessorConfig,
 }
@@ -48,11 +50,12 @@ pub struct Bundle {
     pub geometry: Geometry,
     model: Checkpoint,
     teacher: Option<Checkpoint>,
+    vae: Option<Checkpoint>,
     adapter: Option<Adapter>,
 }
 
 impl Networks {
-    /// Reads the configuration files of model and teacher.
+    /// Reads the configuration files of model, teacher and autoencoder.
     ///
     /// # Errors
     /// A file is missing, damaged or asks for something that is not implemented, or the run's settings do not fit the
@@ -73,7 +76,13 @@ impl Networks {
         } else {
             None
         };
-        let networks = Self { llava, teacher, processor };
+        let vae = if config.ross.enabled {
+            directory(&config.ross.vae, "ross.vae", "an autoencoder's directory with config.json")?;
+            Some(VaeConfig::from_dir(&config.ross.vae)?)
+        } else {
+            None
+        };
+        let networks = Self { llava, teacher, vae, processor };
         networks.check(config)?;
         Ok(networks)
     }
@@ -95,14 +104,26 @@ impl Networks {
                 format!("choose layers from 1 to {layers}, for example the middle one, {}", layers.div_ceil(2)),
             ));
         }
-        let Some(teacher) = &self.teacher else { return Ok(()) };
+        if let Some(layer) = config.ross.layer.filter(|&layer| config.ross.enabled && layer > layers) {
+            return Err(errors::config(
+                format!("ross.layer is {layer}"),
+                format!("the language model has {layers} layers; 0 is its input and {layers} its normalised output"),
+                format!("choose a layer from 0 to {layers}, or leave it out, which means {layers}"),
+            ));
+        }
+        let key = match (&self.teacher, &self.vae) {
+            (Some(_), _) => "vra.enabled",
+            (None, Some(_)) => "ross.enabled",
+            (None, None) => return Ok(()),
+        };
         let Some(grid) = self.llava.visual_grid() else {
             return Err(errors::config(
-                "vra.enabled needs one visual token per patch",
+                format!("{key} needs one visual token per patch"),
                 "the model's vision_feature_select_strategy is `full`, which keeps the class token",
-                "set vra.enabled = false, or use a model with the strategy `default`",
+                format!("set {key} = false, or use a model with the strategy `default`"),
             ));
         };
+        let Some(teacher) = &self.teacher else { return Ok(()) };
         if let Some(largest) = teacher.largest_grid().filter(|&largest| largest < grid) {
             return Err(errors::config(
                 "the teacher's pictures are too small for the visual tokens",
@@ -113,10 +134,15 @@ impl Networks {
         Ok(())
     }
 
+    /// How the vision tower's pixels are normalised.
+    pub(crate) fn pixel_norm(&self) -> PixelNorm {
+        self.processor.normalize.map_or(PixelNorm::NONE, |(mean, std)| PixelNorm { mean, std })
+    }
+
     /// How the teacher's input is made out of the vision tower's pixels.
     pub(crate) fn input_path(&self, config: &Config) -> InputPath {
         InputPath {
-            from: self.processor.normalize.map_or(PixelNorm::NONE, |(mean, std)| PixelNorm { mean, std }),
+            from: self.pixel_norm(),
             native: config.vra.pixel_norm == PixelNormChoice::Native,
             grid: self.llava.vision.grid(),
             size: match config.vra.teacher_size {
@@ -158,6 +184,14 @@ impl Bundle {
             }
             None => None,
         };
+        let vae = match &networks.vae {
+            Some(vae) => {
+                let checkpoint = Checkpoint::open(&config.ross.vae, NameMap::Vae)?;
+                checkpoint.check(&Inventory::vae(vae))?;
+                Some(checkpoint)
+            }
+            None => None,
+        };
         let adapter = match &config.model.adapter {
             Some(dir) => {
                 let modules = new_tensors(config, &networks);
@@ -180,6 +214,7 @@ impl Bundle {
             geometry,
             model,
             teacher,
+            vae,
             adapter,
         })
     }
@@ -196,10 +231,12 @@ impl Bundle {
 
     /// The file of a stored tensor.
     fn checkpoint(&self, origin: Origin) -> &Checkpoint {
-        match (origin, &self.teacher) {
-            (Origin::Teacher, Some(teacher)) => teacher,
-            _ => &self.model,
-        }
+        let other = match origin {
+            Origin::Teacher => self.teacher.as_ref(),
+            Origin::Vae => self.vae.as_ref(),
+            Origin::Model | Origin::Adapter => None,
+        };
+        other.unwrap_or(&self.model)
     }
 
     /// Gives elements of a stored tensor in pieces, so that a large one is never in memory as a whole.
@@ -246,8 +283,8 @@ impl Bundle {
     pub fn fingerprints(&self) -> Result<Fingerprints> {
         let mut fingerprints = Fingerprints::from([("model".to_owned(), self.model.fingerprint())]);
         fingerprints.insert("data".to_owned(), self.dataset.fingerprint()?);
-        if let Some(teacher) = &self.teacher {
-            fingerprints.insert("teacher".to_owned(), teacher.fingerprint());
+        for (name, part) in [("teacher", &self.teacher), ("vae", &self.vae)] {
+            fingerprints.extend(part.as_ref().map(|part| (name.to_owned(), part.fingerprint())));
         }
         Ok(fingerprints)
     }

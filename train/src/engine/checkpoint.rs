@@ -209,7 +209,9 @@ fn refuse_changes(
 ) -> Result<()> {
     let mut rows: Vec<[String; 3]> = vec![];
     rows.extend(changes(before, now, Subject::Resume).into_iter().map(|one| [one.key, one.before, one.now]));
-    for (name, key) in [("model", "model.path"), ("teacher", "vra.teacher"), ("data", "data.train")] {
+    const INPUTS: [(&str, &str); 4] =
+        [("model", "model.path"), ("teacher", "vra.teacher"), ("vae", "ross.vae"), ("data", "data.train")];
+    for (name, key) in INPUTS {
         let [was, is] = [hashes_before, hashes_now].map(|hashes| hashes.get(name).map(|hash| short(hash)));
         if was != is && was.is_some() && is.is_some() {
             let content = |hash: Option<String>| format!("content {}", hash.unwrap_or_default());

@@ -3,7 +3,7 @@
 //! A random value depends on the seed, the tensor's name and its shape alone.
 
 use viral_compiler::types::TensorType;
-use viral_model::graph::{LeafSource, Origin};
+use viral_model::graph::{LeafSource, Origin, denoiser};
 
 use super::bundle::Bundle;
 use crate::error::Result;
@@ -88,28 +88,36 @@ pub(crate) fn value(bundle: &Bundle, name: &str, ty: &TensorType) -> Result<Vec<
     Ok(match Part::of(name) {
         // Kaiming-uniform with a = sqrt(5), as PEFT draws it
         Part::LoraA => random().uniform(ty.len(), 1.0 / (ty.shape[1] as f64).sqrt()),
-        Part::LoraB | Part::ModuleBias => vec![0.0; ty.len()],
-        Part::ModuleWeight => random().normal(ty.len(), MODULE_STD),
+        Part::Zero => vec![0.0; ty.len()],
+        Part::Normal => random().normal(ty.len(), MODULE_STD),
+        // Xavier-uniform; what a convolution has behind its channels is one point
+        Part::Xavier => random().uniform(ty.len(), (6.0 / (ty.shape[0] + ty.shape[1]) as f64).sqrt()),
+        Part::Positions => denoiser::positions(ty.shape[1].isqrt(), ty.shape[2]),
         Part::Model => bundle.content(&LeafSource::of(name))?,
     })
 }
 
 enum Part {
     LoraA,
-    LoraB,
-    ModuleWeight,
-    ModuleBias,
+    Zero,
+    Normal,
+    Xavier,
+    Positions,
     Model,
 }
 
 impl Part {
     fn of(name: &str) -> Self {
-        let is_module = ["alignment_projector.", "residual_projector."].iter().any(|prefix| name.starts_with(prefix));
-        match name {
+        const MODULES: [&str; 3] = ["alignment_projector.", "residual_projector.", "denoiser."];
+        let is_module = MODULES.iter().any(|prefix| name.starts_with(prefix));
+        match name.strip_prefix("denoiser.net.") {
             _ if name.ends_with(".lora_A.weight") => Self::LoraA,
-            _ if name.ends_with(".lora_B.weight") => Self::LoraB,
-            _ if is_module && name.ends_with(".bias") => Self::ModuleBias,
-            _ if is_module => Self::ModuleWeight,
+            _ if name.ends_with(".lora_B.weight") || is_module && name.ends_with(".bias") => Self::Zero,
+            Some("pos_embed") => Self::Positions,
+            // Each block begins as the identity, and what comes out as zero.
+            Some(part) if part.contains("adaLN_modulation") || part.starts_with("final_layer") => Self::Zero,
+            Some(part) if !["t_embedder", "z_embedder"].iter().any(|norm| part.starts_with(norm)) => Self::Xavier,
+            _ if is_module => Self::Normal,
             _ => Self::Model,
         }
     }

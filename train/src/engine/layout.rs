@@ -17,7 +17,7 @@ pub(crate) const BLOCK: usize = 256;
 /// Which learning rate a tensor follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Rate {
-    /// `train.lr`: adapters and alignment projectors.
+    /// `train.lr`: adapters and all modules but the next.
     Main,
     /// `train.projector_lr`: the multi-modal projector.
     Projector,

@@ -22,7 +22,7 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions,
 use super::bundle::{Bundle, Networks};
 use super::init::Contents;
 use super::layout::{Entry, Flat, Layout, Rate};
-use super::stored::{activation_type, storage_types};
+use super::stored::{EXACT, activation_type, storage_types};
 use super::{step_graph, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
@@ -65,7 +65,7 @@ struct Current {
 
 /// The losses of a micro-batch, on their way from the device.
 struct MicroLosses {
-    /// Language-model loss and alignment loss.
+    /// Language-model loss, alignment loss and reconstruction loss.
     losses: Ticket,
     /// Alignment loss of single layers, where there are pictures.
     layers: Vec<(usize, Ticket)>,
@@ -98,7 +98,7 @@ pub(crate) fn step_plan_source(
     let graph = step_graph::build(config, networks, shape);
     let storage = storage_types(config, &graph);
     let activations = activation_type(config);
-    (graph, Options { places: layout.places(), storage, activations, remat, ..Options::new(target.clone()) })
+    (graph, Options { places: layout.places(), storage, activations, exact: EXACT, remat, ..Options::new(target.clone()) })
 }
 
 /// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.
@@ -160,8 +160,8 @@ impl Session {
             plans.push((bucket, compile(&graph, &options)?));
         }
         let mut frozen = Vec::new();
-        for (squares, graph, options) in features::sources(&config, networks, buckets, device.target()) {
-            frozen.push((squares, compile(&graph, &options)?));
+        for (what, graph, options) in features::sources(&config, networks, buckets, device.target()) {
+            frozen.push((what, compile(&graph, &options)?));
         }
         let update = update_graph::build(&config.train, &layout);
         let update = compile(&update, &Options::new(device.target().clone()))?;
@@ -185,7 +185,7 @@ impl Session {
             .collect::<Result<BTreeMap<_, _>>>()?;
         let frozen = frozen
             .into_iter()
-            .map(|(squares, plan)| Ok((squares, bind(&plan, &mut slots)?)))
+            .map(|(what, plan)| Ok((what, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
@@ -363,7 +363,7 @@ impl Session {
 
     fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {
         let Waiting { step, current, norms, lr, lr_projector } = waiting;
-        let (mut lm, mut vra, mut layers) = (Mean::default(), Mean::default(), BTreeMap::<usize, Mean>::new());
+        let ([mut lm, mut vra, mut ross], mut layers) = ([Mean::default(); 3], BTreeMap::<usize, Mean>::new());
         for micro in current.losses {
             let losses = self.floats(micro.losses)?;
             // Without a target there is no loss, only an empty sum.
@@ -371,11 +371,12 @@ impl Session {
                 lm.add(losses[0]);
             }
             vra.add(losses[1]);
+            ross.add(losses[2]);
             for (layer, ticket) in micro.layers {
                 layers.entry(layer).or_default().add(self.floats(ticket)?[0]);
             }
         }
-        let (loss_lm, loss_vra) = (lm.value(), vra.value());
+        let [loss_lm, loss_vra, loss_ross] = [lm, vra, ross].map(Mean::value);
         let norms: Vec<f64> = self.floats(norms)?.into_iter().map(f64::from).collect();
         let is_usable = |norm: f64| norm.is_finite() && norm < f64::from(update_graph::HUGE);
         let mut groups: BTreeMap<String, f64> = BTreeMap::new();
@@ -385,9 +386,10 @@ impl Session {
         }
         Ok(Outcome {
             step,
-            loss: loss_lm + self.vra_weight.at(step) * loss_vra,
+            loss: loss_lm + self.vra_weight.at(step) * loss_vra + self.config.ross.weight * loss_ross,
             loss_lm,
             loss_vra,
+            loss_ross,
             grad_norm: norms[0],
             lr,
             lr_projector,
@@ -445,8 +447,8 @@ fn hyper(lr: f64, weight_decay: f64, [beta1, beta2]: [f64; 2], step: u64) -> [f3
     [(1.0 - lr * weight_decay) as f32, step_size as f32, (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32]
 }
 
-/// A key below 2^31 for the random zeros of a micro-batch.
-fn dropout_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
+/// A key below 2^31 for the random numbers of a micro-batch.
+fn random_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
     let mut mixed =
         seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -461,8 +463,11 @@ pub(crate) fn micro_batch_inputs<'b>(
     micro_batch: &'b MicroBatch,
 ) -> Vec<(&'static str, Cow<'b, [u8]>)> {
     let batch = &micro_batch.batch;
-    let scalars = [1.0 / micro_batch.of as f32, vra_weight.at(micro_batch.step) as f32];
-    let key = dropout_key(config.train.seed, micro_batch.step, micro_batch.index);
+    let weights = [vra_weight.at(micro_batch.step), config.ross.weight].map(|weight| weight as f32);
+    let scalars = [1.0 / micro_batch.of as f32, weights[0], weights[1]];
+    let ross_weights = batch.ross_weights(config.ross.masking);
+    let key = random_key(config.train.seed, micro_batch.step, micro_batch.index);
+    let owned = |input: BatchInput, content: &[u8]| (input.name(), Cow::Owned(content.to_vec()));
     let inputs = BatchInput::ALL.map(|input| {
         let content: &[u8] = match input {
             BatchInput::Pixels => bytemuck::cast_slice(&batch.pixels),
@@ -473,7 +478,10 @@ pub(crate) fn micro_batch_inputs<'b>(
             BatchInput::TargetWeights => bytemuck::cast_slice(&batch.target_weights),
             BatchInput::VraPositions => bytemuck::cast_slice(&batch.vra_positions),
             BatchInput::VraWeights => bytemuck::cast_slice(&batch.vra_weights),
-            BatchInput::DropoutKey => return (input.name(), Cow::Owned(bytemuck::cast_slice(&key).to_vec())),
+            BatchInput::RossWeights => return owned(input, bytemuck::cast_slice(&ross_weights)),
+            BatchInput::RossPictures => bytemuck::cast_slice(&batch.pictures),
+            BatchInput::RossPositions => bytemuck::cast_slice(&batch.sight_positions),
+            BatchInput::RandomKey => return owned(input, bytemuck::cast_slice(&key)),
         };
         (input.name(), Cow::Borrowed(content))
     });

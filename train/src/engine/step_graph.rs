@@ -7,6 +7,8 @@
 //! pixels ─ teacher ─────────────────────────────────────────────────┴─ VRA ┘
 //! ```
 //!
+//! With `[ross]`, pictures also become latents of an autoencoder, and a denoiser that reads a state adds a loss.
+//!
 //! What the frozen networks make of pictures is a graph of its own ([`build_features`]), which a run replays only for pictures
 //! that it has not seen: the other graph takes it as inputs. [`build_whole`] is both in one, to look at.
 //!
@@ -20,17 +22,18 @@ use viral_compiler::{Graph, Value};
 use viral_model::graph::llava::{self, Visual};
 use viral_model::graph::residual::{self, Residual};
 use viral_model::graph::{
-    Adapters, BatchInput, BatchShape, Dropout, LinearMap, Trainable, llama, projector, teachers, vision,
+    Adapters, BatchInput, BatchShape, Dropout, LinearMap, Noise, Trainable, llama, projector, teachers, vae, vision,
 };
 
 use super::bundle::Networks;
-use crate::config::{Config, Method, ResidualPositions, ResidualSource, Stage, VraTarget};
+use crate::config::{Config, Method, ResidualPositions, ResidualSource, RossMasking, Stage, VraTarget};
+use crate::objectives::ross::{self, Reconstruction};
 use crate::objectives::{self, Alignment};
 
-/// Input with the numbers that change from step to step: the share of this micro-batch in the step, and the weight of
-/// the alignment loss.
+/// Input with the numbers that change from step to step: the share of this micro-batch in the step, and the weights of
+/// alignment and reconstruction loss.
 pub(crate) const SCALARS: &str = "step_scalars";
-/// Output with the micro-batch's language-model loss and alignment loss.
+/// Output with the micro-batch's language-model loss, alignment loss and reconstruction loss.
 pub(crate) const LOSSES: &str = "losses";
 
 /// Name of the tensor that collects a parameter's gradient over the micro-batches of a step.
@@ -42,33 +45,67 @@ pub(crate) fn gradient_name(param: &str) -> String {
 pub(crate) const FEATURES: &str = "vision_features";
 /// Name of what the teacher makes of them.
 pub(crate) const TARGETS: &str = "vision_targets";
+/// Name of what the autoencoder makes of them.
+pub(crate) const LATENTS: &str = "vision_latents";
+/// Name of what it makes of a picture that has nothing on it.
+pub(crate) const BLANK: &str = "blank_latents";
 
 /// Builds the graph for micro-batches of one shape, from features to gradients.
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
     let given = (shape.images > 0).then(|| {
-        let frozen = build_features(config, networks, [shape.images, shape.tiles]);
+        let latents = reconstructs(config, shape.batch, shape.images);
+        let frozen = build_features(config, networks, [shape.images, shape.tiles], latents);
         Frozen {
             features: given(&mut g, &frozen, FEATURES),
             targets: wants_teacher(config).then(|| given(&mut g, &frozen, TARGETS)),
+            latents: latents.then(|| given(&mut g, &frozen, LATENTS)),
+            blank: needs_blank(config, shape.batch, shape.images).then(|| given(&mut g, &build_blank(networks), BLANK)),
         }
     });
     step(&mut g, config, networks, shape, given);
     g
 }
 
-/// Builds the graph of the frozen networks for a number of pictures and one of tiles: [`FEATURES`] of all, and [`TARGETS`]
-/// of the pictures if a teacher is asked.
-pub(crate) fn build_features(config: &Config, networks: &Networks, [images, tiles]: [usize; 2]) -> Graph {
+/// Builds the graph of the frozen networks for a number of pictures and one of tiles: [`FEATURES`] of all, and of the pictures
+/// [`TARGETS`] if a teacher is asked, and [`LATENTS`] if they are wanted.
+pub(crate) fn build_features(
+    config: &Config,
+    networks: &Networks,
+    [images, tiles]: [usize; 2],
+    latents: bool,
+) -> Graph {
     let mut g = Graph::new();
     let shape = BatchShape::new(&networks.llava, images, networks.llava.visual_tokens() + 1, images, 1);
     let shape = shape.with_tiles(tiles);
     let frozen = frozen(&mut g, config, networks, shape);
-    g.output(FEATURES, frozen.features);
-    if let Some(targets) = frozen.targets {
-        g.output(TARGETS, targets);
+    let outputs = [(FEATURES, Some(frozen.features)), (TARGETS, frozen.targets)];
+    let latents = [(LATENTS, frozen.latents.filter(|_| latents))];
+    for (name, value) in outputs.into_iter().chain(latents) {
+        if let Some(value) = value {
+            g.output(name, value);
+        }
     }
     g
+}
+
+/// Builds the graph of [`BLANK`], which depends on no input.
+pub(crate) fn build_blank(networks: &Networks) -> Graph {
+    let mut g = Graph::new();
+    if let Some(blank) = blank(&mut g, networks) {
+        g.output(BLANK, blank);
+    }
+    g
+}
+
+/// Whether a micro-batch with this many pictures among its samples takes part in the reconstruction.
+pub(crate) fn reconstructs(config: &Config, batch: usize, images: usize) -> bool {
+    config.ross.enabled && images > 0 && (images == batch || config.ross.masking == RossMasking::Any)
+}
+
+/// Whether samples of it reconstruct a picture that they do not have.
+pub(crate) fn needs_blank(config: &Config, batch: usize, images: usize) -> bool {
+    reconstructs(config, batch, images) && images < batch
 }
 
 /// As [`build`] from pixels on, and what lies between inputs and losses, by the names that [`super::Inspection`] lists.
@@ -97,6 +134,10 @@ struct Frozen {
     features: Value,
     /// Of the teacher, for whole pictures. // (I·N, d)
     targets: Option<Value>,
+    /// Of the autoencoder. // (I·N, 2·C)
+    latents: Option<Value>,
+    /// Of the autoencoder, of a picture that has nothing on it. // (N, 2·C)
+    blank: Option<Value>,
 }
 
 fn frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Frozen {
@@ -110,7 +151,23 @@ fn frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape
             teachers::targets(g, &**teacher, &path, pictures)
         })
     });
-    Frozen { features, targets }
+    let pictures = front(g, pixels, shape.images);
+    let latents = latents(g, networks, pictures);
+    let blank = if needs_blank(config, shape.batch, shape.images) { blank(g, networks) } else { None };
+    Frozen { features, targets, latents, blank }
+}
+
+/// What the autoencoder makes of pictures, if there is one.
+fn latents(g: &mut Graph, networks: &Networks, pixels: Value) -> Option<Value> {
+    let (vae, grid) = (networks.vae.as_ref()?, networks.llava.visual_grid()?);
+    Some(g.scoped("loss_ross", |g| vae::posterior(g, vae, networks.pixel_norm(), grid, pixels)))
+}
+
+/// The same of a picture whose normalised pixels are zero.
+fn blank(g: &mut Graph, networks: &Networks) -> Option<Value> {
+    let side = networks.llava.vision.image_size;
+    let pixels = g.constant(DType::F32, 0.0, &[1, 3, side, side]);
+    latents(g, networks, pixels)
 }
 
 /// The first `rows` along the first axis.
@@ -126,28 +183,32 @@ fn step(
     shape: BatchShape,
     frozen: Option<Frozen>,
 ) -> Vec<(String, Value)> {
-    let scalars = g.input(SCALARS, DType::F32, &[2]);
+    let scalars = g.input(SCALARS, DType::F32, &[3]);
     let scalar = |g: &mut Graph, at| {
         let one = g.slice(scalars, 0, at, 1);
         g.reshape(one, &[])
     };
-    let (share, vra_weight) = (scalar(g, 0), scalar(g, 1));
+    let (share, vra_weight, ross_weight) = (scalar(g, 0), scalar(g, 1), scalar(g, 2));
 
     let forward = forward(g, config, networks, shape, frozen);
+    // Before the language-model loss: the last block of a graph is not computed again, and the head is better not.
+    let reconstruction = g.scoped("loss_ross", |g| reconstruction_loss(g, config, networks, shape, &forward));
     let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
     let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
     let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
 
     let mut loss = lm;
-    if let Some(vra) = vra {
-        let weighted = g.mul(vra, vra_weight);
-        loss = g.add(loss, weighted);
+    for (part, weight) in [(vra, vra_weight), (reconstruction, ross_weight)] {
+        if let Some(part) = part {
+            let weighted = g.mul(part, weight);
+            loss = g.add(loss, weighted);
+        }
     }
     let loss = g.mul(loss, share);
     accumulate_gradients(g, loss);
 
     let zero = g.constant(DType::F32, 0.0, &[]);
-    let parts = [lm, vra.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
+    let parts = [lm, vra.unwrap_or(zero), reconstruction.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
     let losses = g.concat(&parts, 0);
     g.output(LOSSES, losses);
 
@@ -155,6 +216,7 @@ fn step(
     let mut landmarks: Vec<(String, Value)> = states.collect();
     landmarks.push(("logits".into(), language.logits));
     landmarks.extend(frozen.map(|frozen| ("vision_features".into(), frozen.features)));
+    landmarks.extend(frozen.and_then(|frozen| frozen.latents).map(|latents| ("latents".into(), latents)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
     landmarks
 }
@@ -212,10 +274,14 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
 }
 
 fn adapters(g: &mut Graph, config: &Config, shape: BatchShape) -> Adapters {
-    let dropout = (config.lora.dropout > 0.0)
-        .then(|| Dropout { p: config.lora.dropout, key: shape.input(g, BatchInput::DropoutKey) });
+    let dropout = (config.lora.dropout > 0.0).then(|| Dropout { p: config.lora.dropout, noise: noise(g, shape) });
     let targets = config.lora.targets.iter().filter_map(|target| LinearMap::from_name(target.name())).collect();
     Adapters { rank: config.lora.r, alpha: config.lora.alpha, dropout, targets }
+}
+
+/// The micro-batch's random numbers.
+fn noise(g: &mut Graph, shape: BatchShape) -> Noise {
+    Noise { key: shape.input(g, BatchInput::RandomKey) }
 }
 
 /// What is added again inside the decoder, where that is wanted and the micro-batch has it.
@@ -281,6 +347,35 @@ fn alignment_loss(g: &mut Graph, config: &Config, shape: BatchShape, forward: &F
     let (trainable, visual_tokens) = (trainable(config), shape.visual_tokens);
     let alignment = Alignment { config: &config.vra, states, targets, visual_tokens, weights, trainable };
     Some(Aligned { targets, loss: objectives::build(g, config.vra.objective, &alignment) })
+}
+
+/// The reconstruction loss, where it is wanted and the micro-batch has what it needs.
+fn reconstruction_loss(
+    g: &mut Graph,
+    config: &Config,
+    networks: &Networks,
+    shape: BatchShape,
+    forward: &Forward,
+) -> Option<Value> {
+    if !reconstructs(config, shape.batch, shape.images) {
+        return None;
+    }
+    let (frozen, vae) = (forward.frozen?, networks.vae.as_ref()?);
+    let mut posterior = frozen.latents?;
+    if let Some(blank) = frozen.blank {
+        let (tokens, width) = (shape.visual_tokens, 2 * vae.token_width());
+        let all = g.concat(&[posterior, blank], 0);
+        let all = g.reshape(all, &[shape.images + 1, tokens * width]);
+        let pictures = shape.input(g, BatchInput::RossPictures);
+        let chosen = g.gather(all, pictures, false); // (B, N·2·C)
+        posterior = g.reshape(chosen, &[shape.batch * tokens, width]);
+    }
+    let layer = config.ross.layer.unwrap_or(forward.states.len() - 1);
+    let positions = shape.input(g, BatchInput::RossPositions);
+    let states = llava::rows_at(g, forward.states[layer], positions);
+    let weights = shape.input(g, BatchInput::RossWeights);
+    let (config, noise, trainable) = (&config.ross, noise(g, shape), trainable(config));
+    Some(ross::loss(g, &Reconstruction { config, vae, states, posterior, weights, noise, trainable }))
 }
 
 /// Adds to each parameter's gradient tensor; an output of the tensor's own name replaces it.

@@ -44,6 +44,9 @@ pub(crate) fn activation_type(config: &Config) -> DType {
     }
 }
 
+/// Scopes whose values stay f32: comparing directions of vectors, and reconstruction as a whole.
+pub(crate) const EXACT: &[&str] = &["loss_vra", "loss_ross"];
+
 /// What the matrices of the language model are stored as.
 fn base(config: &Config) -> DType {
     match config.model.base {

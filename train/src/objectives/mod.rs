@@ -1,7 +1,8 @@
-//! Alignment objectives, one file each. Adding one is a file and a line in [`build`].
+//! Alignment objectives, one file each; adding one is a file and a line in [`build`]. And reconstruction, [`ross`].
 
 mod cosine;
 mod relation;
+pub mod ross;
 
 use viral_compiler::{Graph, Value};
 use viral_model::graph::{Trainable, projector};

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 pub struct StepMetrics {
     /// Counts from 0.
     pub step: u64,
-    /// Language-model loss plus weighted alignment loss, mean over the step's micro-batches.
+    /// Language-model loss plus weighted alignment and reconstruction losses, mean over the step's micro-batches.
     #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// Language-model loss, mean over the step's micro-batches.
@@ -42,6 +42,9 @@ pub struct StepMetrics {
     pub tokens_per_second: f64,
     /// Whether the update was left out because a figure was not finite.
     pub skipped: bool,
+    /// Reconstruction loss before weighting, mean over the step's micro-batches; 0 where nothing is reconstructed.
+    #[serde(default, deserialize_with = "number_or_nan")]
+    pub loss_ross: f64,
     /// Alignment loss of each target layer, where something was aligned.
     #[serde(default, deserialize_with = "numbers_or_nan")]
     pub loss_vra_layers: BTreeMap<usize, f64>,
@@ -175,6 +178,7 @@ pub(super) mod tests {
             seconds: 0.5,
             tokens_per_second: 200.0,
             skipped: false,
+            loss_ross: 0.0,
             loss_vra_layers: BTreeMap::from([(16, -0.2)]),
             grad_norm_groups: BTreeMap::from([("main".into(), 1.25)]),
             padding_share: 0.125,

@@ -79,8 +79,9 @@ impl Drop for Progress {
 fn status_line(metrics: &StepMetrics, steps: u64, left: f64) -> String {
     let width = steps.to_string().len();
     let skipped = if metrics.skipped { "  skipped" } else { "" };
+    let ross = if metrics.loss_ross == 0.0 { String::new() } else { format!("  ross {}", loss(metrics.loss_ross)) };
     format!(
-        "step {:>width$}/{steps}  loss {}  lm {}  vra {}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
+        "step {:>width$}/{steps}  loss {}  lm {}  vra {}{ross}  lr {}  grad {:.3}  {} tok/s  eta {}{skipped}",
         metrics.step + 1,
         loss(metrics.loss),
         loss(metrics.loss_lm),
@@ -152,6 +153,8 @@ mod tests {
             line,
             "step 12/60  loss 5.0000  lm 5.1000  vra -0.2000  lr 1.00e-4  grad 1.250  200 tok/s  eta 0:42"
         );
+        let line = status_line(&StepMetrics { loss_ross: 0.875, ..sample(11) }, 60, 42.4);
+        assert!(line.contains("  vra -0.2000  ross 0.8750  lr 1.00e-4"), "{line}");
     }
 
     #[test]

@@ -21,12 +21,14 @@ use crate::error::{Error, Result};
 pub struct Outcome {
     /// Counts from 0.
     pub step: u64,
-    /// Language-model loss plus weighted alignment loss, mean over the step's micro-batches.
+    /// Language-model loss plus weighted alignment and reconstruction losses, mean over the step's micro-batches.
     pub loss: f64,
     /// Language-model loss, mean over the step's micro-batches.
     pub loss_lm: f64,
     /// Alignment loss before weighting, mean over the step's micro-batches; 0 where nothing is aligned.
     pub loss_vra: f64,
+    /// Reconstruction loss before weighting, mean over the step's micro-batches; 0 where nothing is reconstructed.
+    pub loss_ross: f64,
     /// L2 norm over the gradients of all trainable tensors, before clipping.
     pub grad_norm: f64,
     /// Learning rate of everything but the model's projector.
@@ -70,6 +72,8 @@ pub struct Summary {
     pub last: StepMetrics,
     /// Alignment loss of the first and the last step that aligned something; a step of text-only samples does not.
     pub alignment: Option<(f64, f64)>,
+    /// Reconstruction loss, in the same way.
+    pub reconstruction: Option<(f64, f64)>,
     /// Wall-clock time of all steps together.
     pub seconds: f64,
 }
@@ -85,6 +89,7 @@ pub struct Recorder<'run> {
     first: Option<StepMetrics>,
     last: Option<StepMetrics>,
     alignment: Option<(f64, f64)>,
+    reconstruction: Option<(f64, f64)>,
     start: Instant,
     previous: Instant,
 }
@@ -127,6 +132,7 @@ impl<'run> Recorder<'run> {
             first: None,
             last: None,
             alignment: None,
+            reconstruction: None,
             start: now,
             previous: now,
         })
@@ -149,8 +155,9 @@ impl<'run> Recorder<'run> {
     }
 
     fn remember(&mut self, metrics: StepMetrics) {
-        if metrics.loss_vra != 0.0 {
-            self.alignment.get_or_insert((metrics.loss_vra, metrics.loss_vra)).1 = metrics.loss_vra;
+        let losses = [(&mut self.alignment, metrics.loss_vra), (&mut self.reconstruction, metrics.loss_ross)];
+        for (known, loss) in losses.into_iter().filter(|(_, loss)| *loss != 0.0) {
+            known.get_or_insert((loss, loss)).1 = loss;
         }
         self.first.get_or_insert_with(|| metrics.clone());
         self.last = Some(metrics);
@@ -192,8 +199,9 @@ impl<'run> Recorder<'run> {
     pub fn finish(mut self) -> Result<Option<Summary>> {
         self.close(Status::Finished)?;
         let seconds = self.previous.duration_since(self.start).as_secs_f64();
-        let alignment = self.alignment;
-        Ok(self.first.take().zip(self.last.take()).map(|(first, last)| Summary { first, last, alignment, seconds }))
+        let (alignment, reconstruction) = (self.alignment, self.reconstruction);
+        let summary = |(first, last)| Summary { first, last, alignment, reconstruction, seconds };
+        Ok(self.first.take().zip(self.last.take()).map(summary))
     }
 
     fn close(&mut self, status: Status) -> Result<()> {
@@ -230,6 +238,7 @@ fn with_time(outcome: &Outcome, seconds: f64) -> StepMetrics {
         seconds,
         tokens_per_second: if seconds > 0.0 { outcome.tokens as f64 / seconds } else { 0.0 },
         skipped: outcome.skipped,
+        loss_ross: outcome.loss_ross,
         loss_vra_layers: outcome.loss_vra_layers.clone(),
         grad_norm_groups: outcome.grad_norm_groups.clone(),
         padding_share: outcome.padding_share,
@@ -241,11 +250,13 @@ fn with_time(outcome: &Outcome, seconds: f64) -> StepMetrics {
 /// The curves of a step as TensorBoard shows them. A loss that nothing was there for has no point.
 fn scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     const MIB: f64 = 1024.0 * 1024.0;
-    let is_aligned = metrics.loss_vra != 0.0;
+    // Neither loss is ever exactly 0 where there is one.
+    let where_any = |loss: f64| if loss == 0.0 { f64::NAN } else { loss };
     let mut scalars = vec![
         ("loss/total".to_owned(), metrics.loss),
         ("loss/lm".to_owned(), metrics.loss_lm),
-        ("loss/vra".to_owned(), if is_aligned { metrics.loss_vra } else { f64::NAN }),
+        ("loss/vra".to_owned(), where_any(metrics.loss_vra)),
+        ("loss/ross".to_owned(), where_any(metrics.loss_ross)),
         ("grad_norm/total".to_owned(), metrics.grad_norm),
         ("lr/main".to_owned(), metrics.lr),
         ("lr/projector".to_owned(), metrics.lr_projector),
@@ -277,6 +288,7 @@ mod tests {
             loss: 5.0 - step as f64,
             loss_lm: 5.0,
             loss_vra: -0.1 * step as f64,
+            loss_ross: 0.0,
             grad_norm: 1.0,
             lr: 1e-4,
             lr_projector: 1e-5,

@@ -89,9 +89,9 @@ impl Context<'_> {
             }
             match through_view(self.graph, at, &place, dims) {
                 Ok((inner, None)) => place = inner,
-                Ok((_, Some(_))) | Err(Trouble::Split { .. } | Trouble::Opaque) => {
-                    return Err(Obstacle::NeedsMemory(value));
-                }
+                // Once what is padded lies in memory, every view of it is strided: a convolution has nine.
+                Ok((_, Some(_))) => return Err(Obstacle::NeedsMemory(at)),
+                Err(Trouble::Split { .. } | Trouble::Opaque) => return Err(Obstacle::NeedsMemory(value)),
             }
             at = self.graph.node(at).args[0];
         }

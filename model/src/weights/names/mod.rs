@@ -10,12 +10,14 @@
 //! | DINOv2, Depth Anything V2 | `embeddings.…`, `encoder.layer.N.…`, `layernorm.…` |
 //! | SAM | `pos_embed`, `patch_embed.projection.…`, `layers.N.…`, `neck.…` |
 //! | RADIO | `patch_generator.…`, `blocks.N.…`, `norm.…`, `input_conditioner.…` |
+//! | autoencoder | `encoder.…`, `quant_conv.…` |
 
 mod dinov2;
 mod llava;
 mod radio;
 mod sam;
 mod tower;
+mod vae;
 
 pub(crate) use llava::llava_name;
 
@@ -35,6 +37,8 @@ pub enum NameMap {
     Sam,
     /// RADIO: names of the release's archive or of the library files.
     Radio,
+    /// The variational autoencoder: names of the diffusers library, older ones included.
+    Vae,
     /// Names stay as they are stored.
     Verbatim,
 }
@@ -75,6 +79,7 @@ impl NameMap {
             NameMap::VisionTower => tower::canonical(stored),
             NameMap::Sam => sam::canonical(stored),
             NameMap::Radio => radio::canonical(stored),
+            NameMap::Vae => vae::canonical(stored),
             NameMap::Verbatim => Canonical::Whole(stored.to_string()),
         }
     }

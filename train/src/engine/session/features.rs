@@ -1,6 +1,6 @@
 //! What the frozen networks make of pictures, computed once for each picture of a run.
 //!
-//! Vision tower and teacher are never trained, so a later epoch would compute the same numbers again. They are kept in host
+//! Vision tower, teacher and autoencoder are never trained, so a later epoch would compute the same numbers again. They are kept in host
 //! memory by the picture's pixels, and uploaded where all pictures of a micro-batch are known; the step's graph reads
 //! them from the same place either way, bit for bit.
 
@@ -15,12 +15,21 @@ use crate::config::Config;
 use crate::data::Bucket;
 use crate::engine::bundle::Networks;
 use crate::engine::step_graph;
-use crate::engine::stored::{activation_type, storage_types};
+use crate::engine::stored::{EXACT, activation_type, storage_types};
 use crate::error::Result;
 use crate::measure::Profiler;
 
 /// Names of the values, in the order in which they are kept.
-const VALUES: [&str; 2] = [step_graph::FEATURES, step_graph::TARGETS];
+const VALUES: [&str; 3] = [step_graph::FEATURES, step_graph::TARGETS, step_graph::LATENTS];
+
+/// What a plan of the frozen networks is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pictures {
+    /// A picture that has nothing on it.
+    Blank,
+    /// The squares of a micro-batch.
+    Seen(Squares),
+}
 
 /// The squares that the vision tower sees for a micro-batch: whole pictures and, behind them, tiles of pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,9 +45,9 @@ impl From<Bucket> for Squares {
 }
 
 impl Squares {
-    /// How many squares a value of [`VALUES`] is of: the tower sees all, the teacher whole pictures.
+    /// How many squares a value of [`VALUES`] is of: the tower sees all, teacher and autoencoder whole pictures.
     fn of(self, value: usize) -> usize {
-        if VALUES.get(value) == Some(&step_graph::TARGETS) { self.images } else { self.images + self.tiles }
+        if VALUES.get(value) == Some(&step_graph::FEATURES) { self.images + self.tiles } else { self.images }
     }
 }
 
@@ -48,21 +57,33 @@ pub(crate) fn sources(
     networks: &Networks,
     buckets: &BTreeSet<Bucket>,
     target: &Target,
-) -> Vec<(Squares, Graph, Options)> {
+) -> Vec<(Pictures, Graph, Options)> {
     let seen: BTreeSet<Squares> =
         buckets.iter().map(|&bucket| bucket.into()).filter(|squares: &Squares| squares.images > 0).collect();
-    let source = |squares: Squares| {
-        let graph = step_graph::build_features(config, networks, [squares.images, squares.tiles]);
+    let any = |holds: &dyn Fn(&Bucket) -> bool| buckets.iter().any(holds);
+    let graph = |squares: Squares| {
+        let is_of = |bucket: &Bucket| Squares::from(*bucket) == squares;
+        let reconstructs = |bucket: &Bucket| step_graph::reconstructs(config, bucket.batch, bucket.images);
+        let latents = any(&|bucket| is_of(bucket) && reconstructs(bucket));
+        let squares_of = [squares.images, squares.tiles];
+        (Pictures::Seen(squares), step_graph::build_features(config, networks, squares_of, latents))
+    };
+    let blank = any(&|bucket| step_graph::needs_blank(config, bucket.batch, bucket.images));
+    let blank = blank.then(|| (Pictures::Blank, step_graph::build_blank(networks)));
+    let graphs = blank.into_iter().chain(seen.into_iter().map(graph));
+    let with_options = |(pictures, graph): (Pictures, Graph)| {
         let storage = storage_types(config, &graph);
         let activations = activation_type(config);
-        (squares, graph, Options { storage, activations, ..Options::new(target.clone()) })
+        (pictures, graph, Options { storage, activations, exact: EXACT, ..Options::new(target.clone()) })
     };
-    seen.into_iter().map(source).collect()
+    graphs.map(with_options).collect()
 }
 
 /// The plans of the frozen networks, and what they have yielded.
 pub(super) struct Features {
-    plans: BTreeMap<Squares, Executable>,
+    plans: BTreeMap<Pictures, Executable>,
+    /// Whether the features of a blank picture lie where they are read.
+    blank_is_known: bool,
     /// Empty where no picture comes twice.
     cache: Cache,
 }
@@ -84,8 +105,8 @@ struct Cache {
 
 impl Features {
     /// Keeps up to `limit` bytes; 0 where no picture comes twice.
-    pub(super) fn new(plans: BTreeMap<Squares, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
-        let this = Self { plans, cache: Cache { limit, ..Cache::default() } };
+    pub(super) fn new(plans: BTreeMap<Pictures, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
+        let this = Self { plans, blank_is_known: false, cache: Cache { limit, ..Cache::default() } };
         if limit > 0 {
             // Has the stream allocate the memory through which features come back.
             for plan in this.plans.values() {
@@ -105,7 +126,11 @@ impl Features {
         squares: Squares,
         pixels: &[f32],
     ) -> Result<()> {
-        let Some(plan) = self.plans.get(&squares) else { return Ok(()) };
+        let Some(plan) = self.plans.get(&Pictures::Seen(squares)) else { return Ok(()) };
+        if let Some(blank) = self.plans.get(&Pictures::Blank).filter(|_| !self.blank_is_known) {
+            replay(stream, profiler, blank)?;
+            self.blank_is_known = true;
+        }
         let ports: Vec<Port<'_>> = ports(plan).collect();
         let keys = self.cache.keys(squares, pixels);
         self.cache.collect(stream)?;

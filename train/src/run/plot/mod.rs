@@ -1,6 +1,6 @@
 //! `loss.svg`: the curves of a run, readable in a browser, a file manager's preview or a paper draft.
 //!
-//! Two panels share the step axis: the language-model loss with the total above, the alignment loss below. Each curve
+//! The panels share the step axis: the language-model loss with the total above, alignment and reconstruction loss below. Each curve
 //! is drawn twice, faint as measured and strong as a local linear fit, which follows a falling curve without lagging
 //! behind it as a moving average would.
 
@@ -17,38 +17,50 @@ use super::progress::{count, duration};
 use curve::Curve;
 use panel::{Panel, Series};
 
-/// Size of the drawing in pixels.
+/// Size of the drawing in pixels; from the third panel on it is higher.
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 500.0;
+/// Height of a panel below the first one, and from one such panel to the next.
+const LOWER: f64 = 110.0;
+const DISTANCE: f64 = 164.0;
 /// The panels lie between these; what is left and right holds the labels.
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = WIDTH - 24.0;
 
 const LM: &str = "#2563eb";
 const VRA: &str = "#ea580c";
+const ROSS: &str = "#0d9488";
 const TOTAL: &str = "#64748b";
 
-/// The drawing of a run called `name`, as a complete SVG document. The alignment panel is left out where nothing was
-/// aligned; without any step the axes stay empty.
+/// The drawing of a run called `name`, as a complete SVG document. The panels of alignment and reconstruction are left out
+/// where there was none; without any step the axes stay empty.
 pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
     let curve = |value: fn(&StepMetrics) -> f64| Curve::new(steps.iter().map(|m| (m.step as f64, value(m))));
     let last = steps.last().map_or(1.0, |m| m.step as f64).max(1.0);
-    let aligned = steps.iter().any(|m| m.loss_vra != 0.0);
-
     let lm = Series { label: "language model", color: LM, dashed: false, curve: curve(|m| m.loss_lm) };
     let total = Series { label: "total", color: TOTAL, dashed: true, curve: curve(|m| m.loss) };
-    let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(aligned_only) };
-    let panels = if aligned {
-        vec![
-            Panel { title: "Loss", top: 108.0, bottom: 286.0, series: vec![total, lm] },
-            Panel { title: "Alignment loss", top: 340.0, bottom: 450.0, series: vec![vra] },
-        ]
-    } else {
-        vec![Panel { title: "Loss", top: 108.0, bottom: 450.0, series: vec![lm] }]
+    let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(|m| where_any(m.loss_vra)) };
+    let ross =
+        Series { label: "reconstruction (ROSS)", color: ROSS, dashed: false, curve: curve(|m| where_any(m.loss_ross)) };
+    let is_there = |loss: fn(&StepMetrics) -> f64| steps.iter().any(|m| loss(m) != 0.0);
+    let mut lower = Vec::new();
+    for (title, is_there, series) in
+        [("Alignment loss", is_there(|m| m.loss_vra), vra), ("Reconstruction loss", is_there(|m| m.loss_ross), ross)]
+    {
+        if is_there {
+            let top = 340.0 + DISTANCE * lower.len() as f64;
+            lower.push(Panel { title, top, bottom: top + LOWER, series: vec![series] });
+        }
+    }
+    let first = match lower.len() {
+        0 => Panel { title: "Loss", top: 108.0, bottom: 450.0, series: vec![lm] },
+        _ => Panel { title: "Loss", top: 108.0, bottom: 286.0, series: vec![total, lm] },
     };
+    let height = HEIGHT + DISTANCE * lower.len().saturating_sub(1) as f64;
+    let panels: Vec<Panel> = [first].into_iter().chain(lower).collect();
 
     let mut svg = String::new();
-    header(&mut svg, steps, name);
+    header(&mut svg, steps, name, height);
     for panel in &panels {
         panel.draw(&mut svg, (LEFT, RIGHT), last);
     }
@@ -59,19 +71,19 @@ pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
     svg
 }
 
-/// The alignment loss of steps that aligned something. A step of text-only samples reports 0, which is no cosine.
-fn aligned_only(metrics: &StepMetrics) -> f64 {
-    if metrics.loss_vra == 0.0 { f64::NAN } else { metrics.loss_vra }
+/// The loss of steps that had one. A step of text-only samples reports 0, which is nobody's alignment or reconstruction.
+fn where_any(loss: f64) -> f64 {
+    if loss == 0.0 { f64::NAN } else { loss }
 }
 
-fn header(svg: &mut String, steps: &[StepMetrics], name: &str) {
+fn header(svg: &mut String, steps: &[StepMetrics], name: &str, height: f64) {
     let _ = write!(
         svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" role=\"img\" font-family=\"Inter, system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" role=\"img\" font-family=\"Inter, system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', \
          Arial, 'DejaVu Sans', sans-serif\" font-size=\"12\">\n\
          <title>Training loss of {name}</title>\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
          <text x=\"24\" y=\"34\" font-size=\"18\" font-weight=\"600\" fill=\"#0f172a\">{name}</text>\n",
         name = xml(name),
     );

@@ -22,7 +22,8 @@ fn check(svg: &str, labels: &[&str]) {
     let document = Document::parse(svg).unwrap_or_else(|error| panic!("{error}:\n{svg}"));
     let root = document.root_element();
     assert_eq!(root.tag_name().name(), "svg");
-    assert_eq!(root.attribute("viewBox"), Some("0 0 800 500"));
+    let height = if labels.len() > 3 { 664 } else { 500 };
+    assert_eq!(root.attribute("viewBox"), Some(&*format!("0 0 800 {height}")));
     let titles: Vec<_> = document
         .descendants()
         .filter(|node| node.has_tag_name((root.tag_name().namespace().unwrap(), "g")))
@@ -54,6 +55,16 @@ fn both_curves_and_the_total_are_drawn() {
 #[test]
 fn without_alignment_there_is_one_panel() {
     check(&loss_svg(&run(60, false), "demo"), &["language model"]);
+}
+
+#[test]
+fn reconstruction_has_a_panel_beside_or_without_alignment() {
+    let reconstructed = |aligned| {
+        let steps = run(60, aligned).into_iter().map(|m| StepMetrics { loss_ross: 1.0 / (m.step + 1) as f64, ..m });
+        loss_svg(&steps.collect::<Vec<_>>(), "demo")
+    };
+    check(&reconstructed(true), &["total", "language model", "alignment (VRA)", "reconstruction (ROSS)"]);
+    check(&reconstructed(false), &["total", "language model", "reconstruction (ROSS)"]);
 }
 
 #[test]
