@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::recipe::Recipe;
 use super::setting::{Kind, Limit, Setting};
 use super::values::*;
 
@@ -142,6 +143,14 @@ macro_rules! sections {
 }
 
 sections! {
+    /// A row of the paper's tables to repeat. What else sets a key goes before the row.
+    recipe: RecipeConfig {
+        /// The row, which sets the keys that it differs in from the defaults; `viral-wgpu config recipes` shows them.
+        row: Option<Recipe> = None => Free;
+        /// Folder in which the row's vision model lies by its published name, such as dinov2-base.
+        models: PathBuf = ".".into() => Free;
+    }
+
     /// The model to start from.
     model: ModelConfig {
         /// Model directory: Hugging Face or original LLaVA, or a language model whose other parts are named below.

@@ -40,6 +40,8 @@ pub enum Origin {
     Set(String),
     /// In the argument of the flag of this name.
     Flag(&'static str),
+    /// In the row of this name, which `recipe.row` asks for.
+    Recipe(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -49,6 +51,7 @@ impl fmt::Display for Origin {
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Set(argument) => write!(f, "--set {argument}"),
             Self::Flag(flag) => f.write_str(flag),
+            Self::Recipe(row) => write!(f, "recipe {row}"),
         }
     }
 }
@@ -111,7 +114,7 @@ impl Assignment {
         }
         assignments.sort_by_key(|assignment| match assignment.origin {
             Origin::File { line, column, .. } => (line, column),
-            Origin::Environment(_) | Origin::Set(_) | Origin::Flag(_) => (0, 0),
+            Origin::Environment(_) | Origin::Set(_) | Origin::Flag(_) | Origin::Recipe(_) => (0, 0),
         });
         Ok(assignments)
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use viral_model::adapter::{Adapter, LoraConfig};
+use viral_model::adapter::{Adapter, LoraConfig, ResidualConfig};
 use viral_model::config::{ImageProcessorConfig, LlavaConfig};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::teachers::{self, InputPath, InputSize, Teacher};
@@ -165,6 +165,7 @@ impl Bundle {
                 let modules = modules.into_iter().map(|(name, _, ty)| TensorSpec::new(name, ty.shape));
                 let adapter = Adapter::read(dir, &networks.llava, &modules.collect::<Vec<_>>())?;
                 check_lora(config, dir, adapter.lora.as_ref())?;
+                check_residual(config, dir, adapter.residual.as_ref())?;
                 Some(adapter)
             }
             None => None,
@@ -257,6 +258,31 @@ pub(crate) fn lora_config(config: &Config) -> LoraConfig {
 pub(crate) fn lora_targets(config: &Config) -> Vec<LinearMap> {
     let wanted = |map: &LinearMap| config.lora.targets.iter().any(|target| target.name() == map.name());
     LinearMap::ALL.into_iter().filter(wanted).collect()
+}
+
+/// How the run adds visual tokens again, for whoever uses what it has trained.
+pub(crate) fn residual_config(config: &Config) -> Option<ResidualConfig> {
+    let residual = &config.residual;
+    residual.enabled.then(|| ResidualConfig {
+        source: residual.source.name().into(),
+        layers: residual.layers.clone(),
+        positions: residual.positions.name().into(),
+    })
+}
+
+/// A starting adapter that was trained with a residual goes on with the same one. Nothing is known of an adapter that says
+/// nothing, such as PEFT's own.
+fn check_residual(config: &Config, dir: &Path, stored: Option<&ResidualConfig>) -> Result<()> {
+    let wanted = residual_config(config);
+    let Some(stored) = stored.filter(|stored| wanted.as_ref() != Some(stored)) else { return Ok(()) };
+    let says = wanted.map_or_else(|| "enabled = false".into(), |wanted| wanted.to_string());
+    Err(Error {
+        kind: Kind::Config,
+        what: "the starting adapter was trained with another residual than the run has".into(),
+        place: dir.join("residual_config.json").display().to_string(),
+        why: format!("it has {stored}; section [residual] says {says}"),
+        hint: "make section [residual] equal to the adapter's file, or leave model.adapter out".into(),
+    })
 }
 
 /// A starting adapter must have the shape that the run trains.
