@@ -16,6 +16,11 @@ use viral_train::engine::Session;
 /// Largest relative difference between two orders of summation after a few steps.
 const ROUNDING: f64 = 1e-6;
 
+/// How many steps, or whatever a variable says; `scripts/reliability` asks for hundreds.
+fn count(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
+}
+
 /// A case with other settings.
 fn with(case: &str, change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Case::named(case).config();
@@ -23,13 +28,14 @@ fn with(case: &str, change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
+///
 #[test]
 fn two_runs_give_the_same_bits() {
     for (case, order, dropout) in [("gqa", Order::Shuffled, 0.3), ("mha", Order::GroupByModalityLength, 0.05)] {
         let mut config = with(case, |config| {
             config.data.order = order;
             config.lora.dropout = dropout;
-            config.train.steps = 4;
+            config.train.steps = count("VIRAL_STEPS", 4);
         });
         let place = format!("{case}, {order:?}, dropout {dropout}");
         let first = Run::new(&config).bits();

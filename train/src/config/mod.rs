@@ -33,7 +33,7 @@ pub use keys::{
 pub use layers::{Assignment, Origin};
 pub use recipe::Recipe;
 pub use render::template;
-pub use setting::{Choice, Kind as ValueKind, Limit, Setting};
+pub use setting::{Choice, HeldOut, Kind as ValueKind, Limit, Setting};
 pub use values::*;
 
 use crate::error::{Error, Kind, Result};

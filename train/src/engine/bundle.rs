@@ -1,5 +1,6 @@
 //! Everything that a configuration names, opened and checked against each other.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +13,13 @@ use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap, Tens
 
 use super::Fingerprints;
 use super::errors;
-use super::open_data::{geometry, step_plan};
+use super::open_data::{geometry, open_datasets, step_plan};
 use super::prepare::Preparer;
 use super::session::new_tensors;
 use super::step_graph::trainable;
+use super::validation;
 use crate::config::{Config, Method, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
-use crate::data::{Dataset, Geometry, Prepare, StepPlan};
+use crate::data::{Bucket, Dataset, Geometry, Prepare, StepPlan};
 use crate::error::{Error, Kind, Result};
 
 /// The networks of a run as their configuration files describe them.
@@ -39,6 +41,8 @@ pub struct Bundle {
     pub networks: Networks,
     /// Samples, measured.
     pub dataset: Arc<Dataset>,
+    /// Samples that the run is evaluated on and does not learn from, measured.
+    pub validation: Option<Arc<Dataset>>,
     /// From records to tokens and pixels.
     pub prepare: Arc<dyn Prepare>,
     /// Extents of a sample.
@@ -172,12 +176,12 @@ impl Bundle {
         };
         let geometry = geometry(config, &networks);
         let prepare: Arc<dyn Prepare> = Arc::new(Preparer::open(config, &networks)?);
-        let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
-        dataset.measure(&*prepare, geometry)?;
+        let (dataset, validation) = open_datasets(config, &*prepare, geometry, config.data.on_bad_sample)?;
         Ok(Self {
             config: config.clone(),
             networks,
             dataset: Arc::new(dataset),
+            validation: validation.map(Arc::new),
             prepare,
             geometry,
             model,
@@ -189,6 +193,11 @@ impl Bundle {
     /// The order of the samples over the whole run.
     pub fn step_plan(&self) -> StepPlan {
         step_plan(&self.config, self.dataset.modality_lengths())
+    }
+
+    /// The shapes of the batches that the run is evaluated on.
+    pub(crate) fn validation_buckets(&self) -> BTreeSet<Bucket> {
+        self.validation.as_ref().map(|dataset| validation::shapes(dataset, self.config.train.batch)).unwrap_or_default()
     }
 
     /// The weights that the run starts from.
@@ -224,6 +233,9 @@ impl Bundle {
     pub fn fingerprints(&self) -> Result<Fingerprints> {
         let mut fingerprints = Fingerprints::from([("model".to_owned(), self.model.fingerprint())]);
         fingerprints.insert("data".to_owned(), self.dataset.fingerprint()?);
+        if let Some(validation) = &self.validation {
+            fingerprints.insert("validation".to_owned(), validation.fingerprint()?);
+        }
         if let Some(teacher) = &self.teacher {
             fingerprints.insert("teacher".to_owned(), teacher.fingerprint());
         }

@@ -5,7 +5,7 @@ use super::errors;
 use super::session::{Culprit, Session};
 use crate::data::MicroBatch;
 use crate::error::Result;
-use crate::run::{Incident, Recorder};
+use crate::run::{Incident, Outcome, Recorder, Validation};
 
 /// Steps without a finite gradient, one after the other, that end a run.
 const MAX_SKIPPED: u64 = 3;
@@ -44,12 +44,18 @@ impl<'r> Guard<'r> {
         self.pending.push(micro_batch);
     }
 
-    /// Records the step whose figures have come, if one has.
+    /// Records the step whose figures have come, if one has, with the evaluation that came after it.
     ///
     /// # Errors
     /// What device and disk can refuse; and too many steps in a row were not finite.
-    pub(super) fn record(&mut self, session: &mut Session, recorder: &mut Recorder<'_>) -> Result<()> {
+    pub(super) fn record(
+        &mut self,
+        session: &mut Session,
+        recorder: &mut Recorder<'_>,
+        validation: Option<Validation>,
+    ) -> Result<()> {
         let Some(outcome) = session.last()? else { return Ok(()) };
+        let outcome = Outcome { validation, ..outcome };
         recorder.step(&outcome)?;
         let (of_step, later) = self.pending.drain(..).partition(|micro_batch| micro_batch.step <= outcome.step);
         self.pending = later;

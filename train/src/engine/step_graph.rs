@@ -46,14 +46,19 @@ pub(crate) const TARGETS: &str = "vision_targets";
 /// Builds the graph for micro-batches of one shape, from features to gradients.
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
-    let given = (shape.images > 0).then(|| {
-        let frozen = build_features(config, networks, shape.images);
-        Frozen {
-            features: given(&mut g, &frozen, FEATURES),
-            targets: wants_teacher(config).then(|| given(&mut g, &frozen, TARGETS)),
-        }
-    });
-    step(&mut g, config, networks, shape, given);
+    let frozen = given_frozen(&mut g, config, networks, shape);
+    step(&mut g, config, networks, shape, frozen);
+    g
+}
+
+/// As [`build`], from features to losses: what the model makes of samples that it does not learn from. There is no dropout.
+pub(crate) fn build_evaluation(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
+    let mut g = Graph::new();
+    let mut config = config.clone();
+    config.lora.dropout = 0.0;
+    let frozen = given_frozen(&mut g, &config, networks, shape);
+    let losses = losses(&mut g, &config, networks, shape, frozen);
+    losses.output(&mut g);
     g
 }
 
@@ -75,6 +80,17 @@ pub(crate) fn build_whole(config: &Config, networks: &Networks, shape: BatchShap
     let frozen = (shape.images > 0).then(|| frozen(&mut g, config, networks, shape));
     let landmarks = step(&mut g, config, networks, shape, frozen);
     (g, landmarks)
+}
+
+/// What the frozen networks make of the pictures, as inputs.
+fn given_frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Option<Frozen> {
+    (shape.images > 0).then(|| {
+        let frozen = build_features(config, networks, shape.images);
+        Frozen {
+            features: given(g, &frozen, FEATURES),
+            targets: wants_teacher(config).then(|| given(g, &frozen, TARGETS)),
+        }
+    })
 }
 
 /// An input that is an output of another graph.
@@ -121,30 +137,49 @@ fn step(
     };
     let (share, vra_weight) = (scalar(g, 0), scalar(g, 1));
 
-    let forward = forward(g, config, networks, shape, frozen);
-    let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
-    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
-    let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
-
-    let mut loss = lm;
-    if let Some(vra) = vra {
-        let weighted = g.mul(vra, vra_weight);
+    let losses = losses(g, config, networks, shape, frozen);
+    let mut loss = losses.language.loss;
+    if let Some(alignment) = &losses.alignment {
+        let weighted = g.mul(alignment.loss, vra_weight);
         loss = g.add(loss, weighted);
     }
     let loss = g.mul(loss, share);
     accumulate_gradients(g, loss);
+    losses.output(g);
 
-    let zero = g.constant(DType::F32, 0.0, &[]);
-    let parts = [lm, vra.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
-    let losses = g.concat(&parts, 0);
-    g.output(LOSSES, losses);
-
+    let Losses { forward, language, alignment } = losses;
     let states = forward.states.iter().enumerate().map(|(index, &state)| (format!("hidden.{index}"), state));
     let mut landmarks: Vec<(String, Value)> = states.collect();
     landmarks.push(("logits".into(), language.logits));
     landmarks.extend(frozen.map(|frozen| ("vision_features".into(), frozen.features)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
     landmarks
+}
+
+/// The losses of a micro-batch.
+struct Losses {
+    forward: Forward,
+    language: Language,
+    /// Nothing where nothing is aligned.
+    alignment: Option<Aligned>,
+}
+
+impl Losses {
+    /// Makes [`LOSSES`] an output.
+    fn output(&self, g: &mut Graph) {
+        let zero = g.constant(DType::F32, 0.0, &[]);
+        let vra = self.alignment.as_ref().map_or(zero, |alignment| alignment.loss);
+        let parts = [self.language.loss, vra].map(|part| g.reshape(part, &[1]));
+        let losses = g.concat(&parts, 0);
+        g.output(LOSSES, losses);
+    }
+}
+
+fn losses(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, frozen: Option<Frozen>) -> Losses {
+    let forward = forward(g, config, networks, shape, frozen);
+    let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
+    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
+    Losses { forward, language, alignment }
 }
 
 /// What the losses are made of.

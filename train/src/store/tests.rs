@@ -55,6 +55,15 @@ fn checkpoints_are_saved_found_and_thinned_out() {
     checkpoints.save(40, parts(40)).unwrap();
     checkpoints.retain(0).unwrap();
     assert_eq!(checkpoints.steps(), [20, 40]);
+    // The best one is no surplus.
+    let best = Best { step: 20, loss_lm: 1.5 };
+    checkpoints.mark_best(Some(&best)).unwrap();
+    checkpoints.save(50, parts(50)).unwrap();
+    checkpoints.retain(1).unwrap();
+    assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![20, 50], Some(best)));
+    checkpoints.mark_best(None).unwrap();
+    checkpoints.retain(1).unwrap();
+    assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![50], None));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Two panels share the step axis: the language-model loss with the total above, the alignment loss below. Each curve
 //! is drawn twice, faint as measured and strong as a local linear fit, which follows a falling curve without lagging
-//! behind it as a moving average would.
+//! behind it as a moving average would. Evaluations on other samples join the panel of their loss.
 
 mod axis;
 mod curve;
@@ -12,7 +12,7 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::metrics::StepMetrics;
+use super::metrics::{StepMetrics, Validation};
 use super::progress::{count, duration};
 use curve::Curve;
 use panel::{Panel, Series};
@@ -27,6 +27,7 @@ const RIGHT: f64 = WIDTH - 24.0;
 const LM: &str = "#2563eb";
 const VRA: &str = "#ea580c";
 const TOTAL: &str = "#64748b";
+const VALIDATION: &str = "#059669";
 
 /// The drawing of a run called `name`, as a complete SVG document. The alignment panel is left out where nothing was
 /// aligned; without any step the axes stay empty.
@@ -38,13 +39,23 @@ pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
     let lm = Series { label: "language model", color: LM, dashed: false, curve: curve(|m| m.loss_lm) };
     let total = Series { label: "total", color: TOTAL, dashed: true, curve: curve(|m| m.loss) };
     let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(aligned_only) };
+    let validation = |value: fn(&Validation) -> f64| {
+        let points = steps.iter().filter_map(|m| Some((m.step as f64, value(m.validation.as_ref()?))));
+        let curve = Curve::new(points);
+        let is_there = !curve.points.is_empty();
+        is_there.then_some(Series { label: "validation", color: VALIDATION, dashed: false, curve })
+    };
+    let held_out_lm = validation(|v| v.loss_lm);
+    let held_out_vra = validation(|v| if v.loss_vra == 0.0 { f64::NAN } else { v.loss_vra });
     let panels = if aligned {
+        let (losses, alignment) = ([total, lm].into_iter().chain(held_out_lm), [vra].into_iter().chain(held_out_vra));
         vec![
-            Panel { title: "Loss", top: 108.0, bottom: 286.0, series: vec![total, lm] },
-            Panel { title: "Alignment loss", top: 340.0, bottom: 450.0, series: vec![vra] },
+            Panel { title: "Loss", top: 108.0, bottom: 286.0, series: losses.collect() },
+            Panel { title: "Alignment loss", top: 340.0, bottom: 450.0, series: alignment.collect() },
         ]
     } else {
-        vec![Panel { title: "Loss", top: 108.0, bottom: 450.0, series: vec![lm] }]
+        let series = [lm].into_iter().chain(held_out_lm).collect();
+        vec![Panel { title: "Loss", top: 108.0, bottom: 450.0, series }]
     };
 
     let mut svg = String::new();
