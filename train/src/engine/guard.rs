@@ -37,9 +37,8 @@ impl<'r> Guard<'r> {
         for defect in &micro_batch.batch.defects {
             log::warn!("a sample teaches nothing: {defect}");
         }
-        if micro_batch.batch.supervised == 0 {
-            let (step, samples) = (micro_batch.step, listed(&micro_batch.batch.samples));
-            log::warn!("step {step}: a micro-batch has no supervised token, so it has no language loss: {samples}");
+        if let Some(warning) = unsupervised(&micro_batch) {
+            log::warn!("{warning}");
         }
         self.pending.push(micro_batch);
     }
@@ -80,6 +79,13 @@ impl<'r> Guard<'r> {
         recorder.incident(&Incident { step: outcome.step, kind: "not_finite", culprit: &culprit })?;
         if self.skipped_in_a_row >= MAX_SKIPPED { Err(errors::not_finite(outcome.step, why)) } else { Ok(()) }
     }
+}
+
+/// What to say of a micro-batch that teaches no language.
+pub(super) fn unsupervised(micro_batch: &MicroBatch) -> Option<String> {
+    let (step, samples) = (micro_batch.step, listed(&micro_batch.batch.samples));
+    (micro_batch.batch.supervised == 0)
+        .then(|| format!("step {step}: a micro-batch has no supervised token, so it has no language loss: {samples}"))
 }
 
 fn describe(culprit: &Culprit, groups: &[&str]) -> String {

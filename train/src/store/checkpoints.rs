@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
-use super::folder::{Part, with_suffix, write_folder};
+use super::folder::{Part, refused, with_suffix, write_folder};
 use super::manifest::Manifest;
 use crate::error::{Error, Result};
 
@@ -83,10 +83,9 @@ impl Checkpoints {
     /// The disk refuses.
     pub fn mark_best(&self, best: Option<&Best>) -> Result<()> {
         let path = self.root.join(BEST);
-        let failed = |error| Error::io("note the best checkpoint", &path, &error);
         let Some(best) = best else {
             return match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, &error)),
                 _ => Ok(()),
             };
         };
@@ -95,9 +94,10 @@ impl Checkpoints {
         }
         let text = serde_json::to_string(best)
             .map_err(|error| Error::internal("cannot note the best checkpoint", error.to_string()))?;
-        let next = self.root.join(format!("{BEST}.new"));
+        let (text, next) = (format!("{text}\n"), self.root.join(format!("{BEST}.new")));
+        let failed = |error| refused(&*self.disk, &path, &self.root, text.len() as u64, &error);
         let mut file = self.disk.create(&next).map_err(failed)?;
-        file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync()).map_err(failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync()).map_err(failed)?;
         self.disk.rename(&next, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(failed)
     }
 
