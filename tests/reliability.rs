@@ -14,17 +14,13 @@ use support::runs::Bits;
 use viral_train::data::rng::Mt19937;
 use viral_train::run::read_metrics;
 
-/// Steps of a run that is killed: with many kills enough that most of them meet it in its steps, not in its start.
-fn steps() -> usize {
-    if count("VIRAL_KILLS", 1) > 1 { 300 } else { 60 }
-}
-
+const STEPS: usize = 60;
 /// Steps of a run that does not come to its end by itself while a test looks at it.
 const MANY_STEPS: usize = 5000;
 
 /// Starts a training run of the smallest case.
 fn start(run: &Path, resume: bool) -> Child {
-    start_long(run, resume, steps())
+    start_long(run, resume, STEPS)
 }
 
 fn start_long(run: &Path, resume: bool, steps: usize) -> Child {
@@ -103,8 +99,12 @@ fn signals_and_kills_cost_nothing_but_time() {
         } else {
             start(&stopped, true)
         };
-        let (wait, before) = (usual.mul_f64(f64::from(random.next_u32()) / f64::from(u32::MAX)), recorded(&stopped));
-        std::thread::sleep(wait);
+        // Half of the kills meet the run in its start, the others between its steps or in them.
+        let before = recorded(&stopped);
+        while kill % 2 == 1 && recorded(&stopped) == before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(usual.mul_f64(0.3 * f64::from(random.next_u32()) / f64::from(u32::MAX)));
         child.kill().unwrap();
         finished = end(child).success();
         // A process that goes on cuts off the steps behind its checkpoint and does them again.

@@ -212,6 +212,8 @@ impl Session {
             .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
+        // Checkpoints read through staging memory that the first read allocates: now, and not hours into a run.
+        device.read(&output(&update_plan, update_graph::NORMS)?.0, 0..4)?;
         let device = device.clone();
         let vra_weight = VraWeight::new(&config.vra, steps);
         let features = Features::new(frozen, kept_features, &mut stream)?;
