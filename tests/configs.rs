@@ -1,99 +1,119 @@
-//! The ready-made configurations: each is sound, and the rows of a table differ from the second stage in what the row is about.
+//! The ready-made configurations and the rows of the paper's tables: each is sound, and a row differs from the others in what it
+//! is about.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use viral_train::Config;
-use viral_train::config::{Assignment, Overrides, SECTIONS};
-
-/// For each row of a table the keys in which it differs from `stage2.toml`, the run folder aside.
-const ROWS: [(&str, &[&str]); 28] = [
-    ("table2/baseline", &["vra.enabled=false"]),
-    ("table2/vfm-dinov2", &[]),
-    ("table2/vfm-clip", &["vra.target=encoder"]),
-    ("table2/vfm-sam", &["vra.teacher=../models/sam-vit-base"]),
-    ("table2/vfm-dav2", &["vra.teacher=../models/depth-anything-v2-base"]),
-    ("table2/vfm-radio", &["vra.teacher=../models/radio-v2.5-b"]),
-    ("table2/layer-04", &["vra.layers=[4]"]),
-    ("table2/layer-08", &["vra.layers=[8]"]),
-    ("table2/layer-12", &["vra.layers=[12]"]),
-    ("table2/layer-16", &[]),
-    ("table2/layer-20", &["vra.layers=[20]"]),
-    ("table2/layer-24", &["vra.layers=[24]"]),
-    ("table2/layer-28", &["vra.layers=[28]"]),
-    ("table2/layer-32", &["vra.layers=[32]"]),
-    ("table4/a-baseline", &["vra.enabled=false"]),
-    ("table4/b-residual", &["vra.enabled=false", "residual.enabled=true"]),
-    ("table4/c-encoder", &["vra.target=encoder"]),
-    ("table4/d-residual-before", &["vra.enabled=false", "residual.enabled=true", "residual.source=pre_projection"]),
-    ("table4/e-post-projection", &["vra.target=post_projection"]),
-    ("table5/layers-16", &[]),
-    ("table5/layers-15-17", &["vra.layers=[15, 16, 17]"]),
-    ("table5/layers-14-18", &["vra.layers=[14, 15, 16, 17, 18]"]),
-    ("table5/objective-cosine", &[]),
-    ("table5/objective-relation", &["vra.objective=relation"]),
-    ("table6/baseline", &["vra.enabled=false"]),
-    ("table6/ross", &["vra.enabled=false", "ross.enabled=true"]),
-    ("table6/ross-middle", &["vra.enabled=false", "ross.enabled=true", "ross.layer=16"]),
-    ("table6/viral", &[]),
-];
+use viral_train::config::{Assignment, Overrides, Recipe, SECTIONS, Subject, changes};
 
 #[test]
-fn every_row_of_the_tables_is_a_key_or_two_from_the_second_stage() {
-    for (name, keys) in ROWS {
-        let row = load(&configs().join(format!("{name}.toml")), &[]);
-        let expected = load(&configs().join("stage2.toml"), keys);
-        // Rows without reconstruction do not say where its autoencoder is.
-        let is_meant = |path: &str| path != "output.dir" && (path != "ross.vae" || row.ross.enabled);
-        for key in SECTIONS.iter().flat_map(|section| section.keys).filter(|key| is_meant(&key.path())) {
-            assert_eq!(plain(row.get(key)), plain(expected.get(key)), "{name}: {}", key.path());
+fn one_key_switches_between_all_rows() {
+    let file = configs().join("stage2.toml");
+    let plain = load(&file, &["recipe.row=table6/baseline"]);
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for recipe in Recipe::ALL {
+        let row = load(&file, &[&format!("recipe.row={}", recipe.name)]);
+        assert_eq!(row.recipe.row, Some(*recipe));
+        // The row's keys by hand, without the row, give the same configuration.
+        let by_hand = recipe.keys.iter().map(|(key, value)| match *key {
+            "vra.teacher" | "ross.vae" => format!("{key}=../models/{}", value.trim_matches('"')),
+            _ => format!("{key}={value}"),
+        });
+        let by_hand: Vec<String> = by_hand.chain(["recipe.row=\"\"".to_owned()]).collect();
+        let by_hand = load(&file, &by_hand.iter().map(String::as_str).collect::<Vec<_>>());
+        let differ: Vec<_> = changes(&by_hand, &row, Subject::All).into_iter().map(|change| change.key).collect();
+        assert_eq!(differ, ["recipe.row"], "{}", recipe.name);
+        // Only what the row names is apart from any other row.
+        for change in changes(&plain, &row, Subject::All) {
+            let is_own = recipe.keys.iter().any(|(key, _)| *key == change.key);
+            assert!(
+                is_own || ["recipe.row", "vra.enabled"].contains(&change.key.as_str()),
+                "{}: {}",
+                recipe.name,
+                change.key
+            );
         }
-        assert_eq!(row.output.dir.file_name().unwrap().to_str().unwrap(), name.replace('/', "-"));
+        // What a row comes from is visible, and each name of a table means something else.
+        let shown = row.to_toml();
+        assert_eq!(shown.matches(&format!("  # {}", recipe.name)).count(), recipe.keys.len(), "{shown}");
+        let table = recipe.name.split('/').next().unwrap();
+        let keys: Vec<&str> = shown.lines().map(|line| line.split("  # ").next().unwrap()).collect();
+        let content = keys.iter().filter(|line| !line.starts_with("row = ")).fold(String::from(table), |a, b| a + b);
+        if let Some(other) = seen.insert(content, recipe.name) {
+            // The default of the paper is a row of each part of its tables.
+            assert!(recipe.keys.len() <= 1, "{other} and {} are the same", recipe.name);
+        }
     }
 }
 
 #[test]
+fn what_is_said_elsewhere_goes_before_the_row() {
+    let row = load(&configs().join("stage2.toml"), &["recipe.row=table2/layer-08", "vra.layers=[3]"]);
+    assert_eq!(row.vra.layers, [3]);
+    let shown = row.to_toml();
+    assert!(shown.contains("layers = [3]\n") && shown.contains("row = \"table2/layer-08\"\n"), "{shown}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my.toml");
+    fs::write(&file, "[recipe]\nrow = \"table4/d-residual-before\"\n[residual]\nsource = \"post_projection\"\n")
+        .unwrap();
+    let config = load(&file, &[]);
+    assert_eq!((config.residual.enabled, config.residual.source.name()), (true, "post_projection"));
+    // A checkpoint's configuration names the row and every key: it reads back as it is.
+    let again = folder.path().join("again.toml");
+    fs::write(&again, config.to_toml()).unwrap();
+    assert_eq!(load(&again, &[]), config);
+
+    fs::write(&file, "[recipe]\nrow = \"table2/layer-8\"\n").unwrap();
+    let error = Config::load(&file, &Overrides::default()).unwrap_err();
+    assert_eq!(error.kind.exit_code(), 2);
+    assert!(error.to_string().contains("my.toml:2:7") && error.hint.contains("table2/layer-08"), "{error}");
+}
+
+#[test]
 fn every_file_is_sound_and_known() {
-    let mut stages = Vec::new();
-    for file in files(&configs()) {
-        let config = load(&file, &[]);
-        let name = file.strip_prefix(configs()).unwrap().with_extension("");
-        let name = name.to_str().unwrap().replace('\\', "/");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(configs()).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let config = load(&entry, &[]);
+        let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
         let global_batch = config.train.batch * config.train.accumulation;
         assert_eq!(global_batch, if name == "stage1" { 256 } else { 128 }, "{name}");
-        if !ROWS.iter().any(|(row, _)| *row == name) {
-            stages.push(name);
-        }
+        names.push(name);
     }
-    stages.sort();
-    assert_eq!(stages, ["stage1", "stage2", "stage2-full"]);
+    names.sort();
+    assert_eq!(names, ["stage1", "stage2", "stage2-full"]);
+}
+
+/// `configs/README.md` ends with the table of rows; `VIRAL_BLESS=1` writes it.
+#[test]
+fn the_page_lists_every_row() {
+    let mut table = String::from("| `recipe.row` | row | keys |\n| --- | --- | --- |\n");
+    for Recipe { name, row, keys } in Recipe::ALL {
+        let keys: Vec<String> = keys.iter().map(|(key, value)| format!("`{key}={value}`")).collect();
+        table += &format!("| `{name}` | {row} | {} |\n", keys.join(", "));
+    }
+    let page = configs().join("README.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let prose = text.split("| `recipe.row`").next().unwrap();
+    if std::env::var_os("VIRAL_BLESS").is_some() {
+        fs::write(&page, format!("{prose}{table}")).unwrap();
+    } else {
+        assert_eq!(text, format!("{prose}{table}"), "VIRAL_BLESS=1 cargo test --test configs writes it");
+    }
+    for key in Recipe::ALL.iter().flat_map(|recipe| recipe.keys).map(|(key, _)| *key) {
+        assert!(SECTIONS.iter().flat_map(|section| section.keys).any(|known| known.path() == key), "{key}");
+    }
 }
 
 fn load(file: &Path, keys: &[&str]) -> Config {
     let set = keys.iter().map(|key| Assignment::from_set(key).unwrap()).collect();
     let overrides = Overrides { set, ..Overrides::default() };
     Config::load(file, &overrides).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
-}
-
-/// A value in which paths say the same wherever the file lies.
-fn plain(value: Option<toml::Value>) -> Option<toml::Value> {
-    let Some(toml::Value::String(text)) = value else { return value };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in text.split(['/', '\\']) {
-        if part == ".." {
-            parts.pop();
-        } else {
-            parts.push(part);
-        }
-    }
-    Some(toml::Value::String(parts.join("/")))
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let (dirs, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "toml"));
-    files.chain(dirs.iter().flat_map(|dir| self::files(dir))).collect()
 }
 
 fn configs() -> PathBuf {

@@ -16,6 +16,11 @@ use viral_train::engine::Session;
 /// Largest relative difference between two orders of summation after a few steps.
 const ROUNDING: f64 = 1e-6;
 
+/// How many steps, or whatever a variable says; `scripts/reliability` asks for hundreds.
+fn count(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
+}
+
 /// A case with other settings.
 fn with(case: &str, change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Case::named(case).config();
@@ -23,13 +28,14 @@ fn with(case: &str, change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
+///
 #[test]
 fn two_runs_give_the_same_bits() {
     for (case, order, dropout) in [("gqa", Order::Shuffled, 0.3), ("mha", Order::GroupByModalityLength, 0.05)] {
         let mut config = with(case, |config| {
             config.data.order = order;
             config.lora.dropout = dropout;
-            config.train.steps = 4;
+            config.train.steps = count("VIRAL_STEPS", 4);
         });
         let place = format!("{case}, {order:?}, dropout {dropout}");
         let first = Run::new(&config).bits();
@@ -73,10 +79,11 @@ fn dropout_differs_from_step_to_step() {
     assert_eq!(losses(0.2), 3);
 }
 
-/// Masks and everything else come out the same when they are computed again, up to the rounding of kernels that are cut
-/// differently.
+/// Masks and everything else come out the same when they are computed again. Kernels are cut differently, and a driver may
+/// contract or reorder what one of them multiplies and adds; the software device has no such choice left to make.
 #[test]
 fn recomputation_changes_rounding_at_most() {
+    let bound = if device().adapter().name.contains("llvmpipe") { 0.0 } else { ROUNDING };
     let run = |remat| {
         let config = with("gqa", |config| {
             config.train.remat = remat;
@@ -92,12 +99,12 @@ fn recomputation_changes_rounding_at_most() {
         let run = run(remat);
         for (found, expected) in run.metrics().iter().zip(&kept_steps) {
             let place = format!("{remat:?}: step {}", found.step);
-            comparison.number("loss", &place, found.loss, expected.loss, ROUNDING);
-            comparison.number("gradient norm", &place, found.grad_norm, expected.grad_norm, ROUNDING);
+            comparison.number("loss", &place, found.loss, expected.loss, bound);
+            comparison.number("gradient norm", &place, found.grad_norm, expected.grad_norm, bound);
         }
         for (name, found) in run.tensors() {
             let error = relative_distance(&f64s(&found.values), &f64s(&kept_tensors[&name].values));
-            comparison.note("final tensor", format!("{remat:?}: {name}"), error, ROUNDING);
+            comparison.note("final tensor", format!("{remat:?}: {name}"), error, bound);
         }
     }
     comparison.finish();

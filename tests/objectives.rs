@@ -15,7 +15,7 @@ use viral_model::weights::{Checkpoint, NameMap};
 use viral_train::Config;
 use viral_train::config::{Assignment, Overrides};
 use viral_train::data::buckets;
-use viral_train::engine::Session;
+use viral_train::engine::{Bundle, Session};
 use viral_train::run::Outcome;
 
 /// Largest error of a loss of the first step, relative where the loss is above 1.
@@ -42,11 +42,8 @@ fn a_run_leaves_what_its_stage_and_method_train() {
     let base = config(&[]).model.path;
 
     let pretrained = Run::new(&config(&[r#"train.stage="pretrain""#]));
-    assert_eq!(file_names(&pretrained.adapter()), ["mm_projector.safetensors"]);
+    assert_eq!(file_names(&pretrained.adapter()), ["mm_projector.bin", "mm_projector.safetensors"]);
     assert!(!pretrained.path().join("model").exists());
-    let mut next = config(&[]);
-    next.model.adapter = Some(pretrained.adapter());
-    let _ = open(&next);
 
     // A full run that changes nothing leaves its model byte for byte, and nothing but the projector beside it.
     let full = Run::new(&config(&[r#"train.method="full""#]));
@@ -70,6 +67,47 @@ fn a_run_leaves_what_its_stage_and_method_train() {
     let exact = &moved.tensors()["multi_modal_projector.linear_1.weight"];
     let stored = after.get("model.multi_modal_projector.linear_1.weight").unwrap();
     assert_eq!(stored.bytes(), stored.dtype().encode(&exact.values));
+}
+
+/// The second stage starts from what the first one has left, in either form, and trains to the same bits.
+#[test]
+fn the_second_stage_starts_from_the_first() {
+    let pretrain = [r#"train.stage="pretrain""#, "vra.enabled=false", "train.steps=2", "train.projector_lr=0.01"];
+    let first = Run::new(&load(pretrain));
+    let mut second = load(["train.steps=1"]);
+    let untouched = Run::new(&second);
+    second.model.adapter = Some(first.adapter());
+    let from_adapter = Run::new(&second);
+    second.model.adapter = None;
+    second.model.projector = Some(first.adapter().join("mm_projector.bin"));
+    from_adapter.bits().assert_equal(&Run::new(&second).bits(), &[], "mm_projector.bin");
+    assert!(untouched.bits().metrics != from_adapter.bits().metrics, "the first stage makes no difference");
+}
+
+/// What was trained with a residual is run with the same one, or not at all.
+#[test]
+fn the_residual_goes_with_the_adapter() {
+    let keys = ["vra.enabled=false", "train.steps=1", "residual.enabled=true", "residual.layers=[1, 3]"];
+    let run = Run::new(&load(keys));
+    let text = std::fs::read(run.adapter().join("residual_config.json")).unwrap();
+    let stored: Json = serde_json::from_slice(&text).unwrap();
+    assert_eq!(stored, serde_json::json!({"source": "post_projection", "layers": [1, 3], "positions": "visual"}));
+
+    let again = |changed: &[&str]| {
+        let mut config = load(keys.iter().chain(changed).copied());
+        config.model.adapter = Some(run.adapter());
+        Bundle::open(&config)
+    };
+    assert!(again(&[]).is_ok());
+    for changed in [&["residual.layers=[2]"], &["residual.positions=all"], &["residual.enabled=false"]] {
+        let error = again(changed).err().unwrap();
+        assert_eq!(error.kind.exit_code(), 2, "{error}");
+        let (key, value) = changed[0].trim_start_matches("residual.").split_once('=').unwrap();
+        let says = if key == "positions" { format!("{key} = {value:?}") } else { format!("{key} = {value}") };
+        for part in ["residual_config.json", "it has source = \"post_projection\", layers = [1, 3]", &says] {
+            assert!(error.to_string().contains(part), "no {part} in {error}");
+        }
+    }
 }
 
 fn load<'a>(keys: impl IntoIterator<Item = &'a str>) -> Config {

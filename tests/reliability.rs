@@ -1,6 +1,6 @@
 //! The program is stopped by signals, at any time, and goes on as if it had not been.
 //!
-//! `VIRAL_KILLS` says how often it is killed; `scripts/reliability` asks for hundreds.
+//! `VIRAL_KILLS` says how often it is killed, `VIRAL_LONG` how many steps a long run has; `scripts/reliability` asks for more.
 
 #![cfg(unix)]
 
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use support::runs::Bits;
 use viral_train::data::rng::Mt19937;
+use viral_train::run::read_metrics;
 
 const STEPS: usize = 60;
 /// Steps of a run that does not come to its end by itself while a test looks at it.
@@ -41,6 +42,10 @@ fn start_long(run: &Path, resume: bool, steps: usize) -> Child {
         command.arg("--resume");
     }
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn count(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
 }
 
 fn signal(child: &Child, name: &str) {
@@ -83,8 +88,8 @@ fn signals_and_kills_cost_nothing_but_time() {
     assert!(!checkpoints.is_empty(), "SIGTERM leaves a checkpoint");
 
     let mut random = Mt19937::new(1);
-    let kills: usize = std::env::var("VIRAL_KILLS").map_or(1, |text| text.parse().expect("a number"));
-    let mut finished = false;
+    let kills = count("VIRAL_KILLS", 1);
+    let (mut finished, mut in_steps) = (false, 0);
     for kill in 0..kills {
         // A run that has come to its end is begun again, so that there is always one to kill.
         let mut child = if std::mem::take(&mut finished) {
@@ -94,10 +99,16 @@ fn signals_and_kills_cost_nothing_but_time() {
         } else {
             start(&stopped, true)
         };
-        let wait = usual.mul_f64(f64::from(random.next_u32()) / f64::from(u32::MAX));
-        std::thread::sleep(wait);
+        // Half of the kills meet the run in its start, the others between its steps or in them.
+        let before = recorded(&stopped);
+        while kill % 2 == 1 && recorded(&stopped) == before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(usual.mul_f64(0.3 * f64::from(random.next_u32()) / f64::from(u32::MAX)));
         child.kill().unwrap();
         finished = end(child).success();
+        // A process that goes on cuts off the steps behind its checkpoint and does them again.
+        in_steps += usize::from(!finished && recorded(&stopped) != before);
     }
 
     let before = recorded(&stopped);
@@ -116,7 +127,32 @@ fn signals_and_kills_cost_nothing_but_time() {
     }
     assert!(end(child).success());
     Bits::of(&whole).assert_equal(&Bits::of(&stopped), &[], &format!("{kills} kills"));
-    println!("{kills} kills at random times, all resumed bit for bit");
+    println!(
+        "{kills} kills at random times, {in_steps} of them between the first and the last step, all resumed bit for bit"
+    );
+}
+
+/// however long a run is, it needs the memory that it needed at its beginning.
+#[test]
+fn a_long_run_needs_no_more_memory_than_a_short_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let steps = count("VIRAL_LONG", 60);
+    assert!(end(start_long(&run, false, steps)).success());
+    let metrics = read_metrics(&run.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.len(), steps);
+    let device: Vec<u64> = metrics.iter().skip(1).map(|step| step.device_bytes).collect();
+    assert!(device.iter().all(|bytes| *bytes == device[0]), "device memory changes");
+    const KIB: u64 = 1024;
+    let host = |step: usize| metrics[step].host_bytes.map(|bytes| bytes / KIB);
+    println!("{steps} steps: device {} KiB from step 1 on", device[0] / KIB);
+    for step in [1, 10, 20, 50, 75, 100].map(|percent| (steps * percent / 100).max(1) - 1) {
+        println!("  after {:>6} steps: host {} KiB", step + 1, host(step).unwrap_or(0));
+    }
+    // Allocators keep some of what is given back, so a process settles before it stays as it is.
+    if let (Some(settled), Some(last)) = (host(steps / 2), host(steps - 1)) {
+        assert!(last <= settled + 2 * KIB, "host memory has grown from {settled} to {last} KiB");
+    }
 }
 
 /// while one process trains, a second one leaves the folder alone; and a lock left behind is no obstacle.

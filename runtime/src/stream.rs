@@ -130,6 +130,18 @@ impl Stream {
         Ok(())
     }
 
+    /// As [`Stream::flush`]; `then` is called once all so far is done, by the next call after that which looks at the device:
+    /// every one that submits or waits does.
+    ///
+    /// # Errors
+    /// As [`Stream::flush`].
+    pub fn flush_then(&mut self, then: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        self.flush()?;
+        self.device.queue().on_submitted_work_done(then);
+        // Drivers that work while they take commands in are done by now.
+        self.device.poll(wgpu::PollType::Poll)
+    }
+
     /// The bytes that a ticket stands for. Waits until they are there, which is no wait for a ticket of an earlier step.
     ///
     /// # Errors

@@ -27,7 +27,13 @@ CURVES = {
 }
 
 
+# Figures of an evaluation by their curves, which have points where there was one.
+VALIDATION = {"validation/total": "loss", "validation/lm": "loss_lm", "validation/vra": "loss_vra"}
+
+
 def figure(line, tag):
+    if tag in VALIDATION:
+        return line["validation"][VALIDATION[tag]]
     if tag in CURVES:
         return line[CURVES[tag][0]]
     for pattern, path in CURVES.items():

@@ -85,7 +85,7 @@ impl Combination {
             targets: LinearMap::ALL.to_vec(),
             base_model: None,
         };
-        Adapter { lora: Some(lora), parameters }.write(&dir).unwrap();
+        Adapter { lora: Some(lora), residual: None, parameters }.write(&dir).unwrap();
     }
 }
 

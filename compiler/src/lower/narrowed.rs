@@ -30,7 +30,8 @@ pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
         .filter(|value| {
             let ty = graph.ty(*value);
             let is_matrix = ty.rank() > 1 && ty.shape.last().is_some_and(|columns| columns.is_multiple_of(4));
-            let is_exact = graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
+            let is_exact =
+                graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
             ty.dtype == DType::F32 && is_matrix && !is_exact && !outputs.contains(value) && !needs_f32.contains(value)
         })
         .collect();

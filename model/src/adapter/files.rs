@@ -6,14 +6,19 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::targets::path;
-use super::{AdapterError, LoraConfig};
+use super::{AdapterError, LoraConfig, ResidualConfig};
 use crate::config::{LlavaConfig, TextConfig};
 use crate::graph::{LinearMap, adapter_key};
-use crate::weights::{CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, safetensors_pieces};
+use crate::weights::{
+    CheckpointError, Inventory, TensorFile, TensorOut, TensorSpec, llava_name, pytorch_pieces, safetensors_pieces,
+};
 
 const CONFIG: &str = "adapter_config.json";
 const LORA: &str = "adapter_model.safetensors";
 const PROJECTOR: &str = "mm_projector.safetensors";
+/// The projector as the original code reads it after the first stage.
+const ORIGINAL_PROJECTOR: &str = "mm_projector.bin";
+const RESIDUAL: &str = "residual_config.json";
 /// Files of the modules around the decoder: the prefix of their tensors, the name, and what decides their form.
 const MODULES: [(&str, &str, &str); 3] = [
     (
@@ -50,6 +55,8 @@ pub struct AdapterFile<'a> {
 pub struct Adapter {
     /// Shape of the LoRA part; `None` if there is none.
     pub lora: Option<LoraConfig>,
+    /// How visual tokens are added again; `None` if they are not, or if nothing says so.
+    pub residual: Option<ResidualConfig>,
     /// Trained tensors by canonical name: `model.language_model.layers.N.….lora_A.weight`,
     /// `model.multi_modal_projector.…`, `alignment_projector.…`, `residual_projector.…`, `denoiser.…`.
     pub parameters: BTreeMap<String, Parameter>,
@@ -67,7 +74,7 @@ impl Adapter {
     /// The directory holds no part, a file is damaged, the configuration asks for something that is not implemented, a
     /// key matches no tensor, or a tensor of a part has no key or another shape.
     pub fn read(dir: &Path, model: &LlavaConfig, modules: &[TensorSpec]) -> Result<Self, AdapterError> {
-        let mut adapter = Self { lora: None, parameters: BTreeMap::new() };
+        let mut adapter = Self { lora: None, residual: None, parameters: BTreeMap::new() };
         let has = |name: &str| companion(dir, name).is_file();
         if dir.join(CONFIG).is_file() || has(LORA) {
             let lora = LoraConfig::from_dir(dir, &model.text)?;
@@ -89,6 +96,9 @@ impl Adapter {
         for (prefix, file, hint) in MODULES.into_iter().filter(|(_, file, _)| has(file)) {
             let required = modules.iter().filter(|tensor| tensor.name.starts_with(prefix)).cloned().collect();
             adapter.load(&companion(dir, file), required, hint)?;
+        }
+        if dir.join(RESIDUAL).is_file() {
+            adapter.residual = Some(ResidualConfig::read(&dir.join(RESIDUAL))?);
         }
         if adapter.parameters.is_empty() {
             let problem = "there is no adapter_config.json and no projector file in it; check the path";
@@ -139,10 +149,35 @@ impl Adapter {
         for (name, tensors) in parts {
             files.push(AdapterFile { name, pieces: safetensors_pieces(&dir.join(name), &tensors)? });
         }
-        if let Some(lora) = &self.lora {
-            files.push(AdapterFile { name: CONFIG, pieces: vec![Cow::Owned(lora.to_json().into_bytes())] });
+        let texts = [
+            (CONFIG, self.lora.as_ref().map(LoraConfig::to_json)),
+            (RESIDUAL, self.residual.as_ref().map(ResidualConfig::to_json)),
+        ];
+        for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
+            files.push(AdapterFile { name, pieces: vec![Cow::Owned(text.into_bytes())] });
         }
         Ok(files)
+    }
+
+    /// The multi-modal projector as the original code saves it after the first stage: `mm_projector.bin` with the keys
+    /// `model.mm_projector.{0,2}.{weight,bias}`. `dir` is for messages.
+    ///
+    /// # Errors
+    /// A projector of 4 GiB or more.
+    pub fn original_projector(&self, dir: &Path) -> Result<AdapterFile<'_>, AdapterError> {
+        const PARTS: [(&str, &str); 2] = [("linear_1.", "0."), ("linear_2.", "2.")];
+        let original = |(name, parameter): (&String, &'_ Parameter)| {
+            let part = name.strip_prefix("model.multi_modal_projector.")?;
+            let rest = |(ours, theirs): (&str, &str)| Some(format!("{theirs}{}", part.strip_prefix(ours)?));
+            let key = format!("model.mm_projector.{}", PARTS.into_iter().find_map(rest)?);
+            Some((key, parameter.shape.clone()))
+        };
+        let tensors = self.parameters.iter().filter_map(|entry| {
+            let (key, shape) = original(entry)?;
+            Some(TensorOut::f32(key, shape, &entry.1.values))
+        });
+        let pieces = pytorch_pieces(&dir.join(ORIGINAL_PROJECTOR), &tensors.collect::<Vec<_>>())?;
+        Ok(AdapterFile { name: ORIGINAL_PROJECTOR, pieces })
     }
 
     /// Whether the tensor of this canonical name belongs into an adapter directory; others are the model's own.

@@ -7,8 +7,10 @@
 //! | `alignment_projector.safetensors` | the alignment projectors |
 //! | `residual_projector.safetensors` | the residual's adapter |
 //! | `denoiser.safetensors` | the denoiser of the reconstructive objective |
+//! | `residual_config.json` | how visual tokens are added again inside the decoder, where they are |
 //!
-//! Those are what is written. What the original LLaVA and VIRAL code writes is read too: the same files in PyTorch's
+//! Those are what is written; the first stage adds the projector as the original code reads it, `mm_projector.bin`
+//! ([`Adapter::original_projector`]). What the original LLaVA and VIRAL code writes is read too: the same files in PyTorch's
 //! format (`.bin`), under their own tensor names, and `non_lora_trainables.bin`, which holds everything but LoRA.
 //!
 //! In memory tensors have their canonical names; the files' keys are those of [`adapter_key`](crate::graph::adapter_key).
@@ -17,8 +19,10 @@
 mod config;
 mod error;
 mod files;
+mod residual;
 mod targets;
 
 pub use config::LoraConfig;
 pub use error::AdapterError;
 pub use files::{Adapter, AdapterFile, Parameter};
+pub use residual::ResidualConfig;

@@ -76,7 +76,7 @@ pub(super) enum Part {
 
 /// What the tensor of this name belongs to.
 pub(super) fn part_of(name: &str) -> Part {
-    const PREFIXES: [(&str, Part); 6] = [
+    const PREFIXES: [(&str, Part); 7] = [
         ("model.multi_modal_projector.", Part::Projector),
         ("alignment_projector.", Part::Alignment),
         ("residual_projector.", Part::Residual),

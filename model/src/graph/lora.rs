@@ -117,9 +117,12 @@ fn dropped(g: &mut Graph, x: Value, dropout: Dropout, stream: &str) -> Value {
     let uniform = dropout.noise.uniform(g, stream, &shape);
     let p = g.constant(DType::F32, dropout.p, &shape);
     let is_dropped = g.less(uniform, p);
-    let kept = g.scale(x, 1.0 / (1.0 - dropout.p));
-    let zero = g.zeros_like(x);
-    g.select(is_dropped, zero, kept)
+    // A factor that is chosen, and not a choice between 0 and a product with a number: drivers may take the factors of
+    // `(gate · up) · number` in another order where nothing else reads `gate · up`, as in a second computation, and then its
+    // last bit would differ from the first one's.
+    let [zero, kept] = [0.0, 1.0 / (1.0 - dropout.p)].map(|number| g.constant(DType::F32, number, &shape));
+    let factor = g.select(is_dropped, zero, kept);
+    g.mul(x, factor)
 }
 
 #[cfg(test)]

@@ -65,3 +65,34 @@ fn activation(g: &mut Graph, act: Activation, x: Value) -> Value {
 fn extents<const N: usize>(g: &Graph, x: Value) -> [usize; N] {
     std::array::from_fn(|axis| g.shape(x).get(axis).copied().unwrap_or(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use viral_compiler::eval::evaluate_outputs;
+    use viral_compiler::tensor::Tensor;
+    use viral_compiler::types::{DType, TensorType};
+
+    use super::*;
+
+    /// PyTorch's values in f64 at -1, 0.5 and 2.
+    #[test]
+    fn activations_are_those_of_pytorch() {
+        for (act, expected) in [
+            (Activation::Gelu, [-0.158_655_253_9, 0.345_731_230_6, 1.954_499_736_1]),
+            (Activation::GeluTanh, [-0.158_808_009_4, 0.345_714_009_8, 1.954_597_694_1]),
+            (Activation::QuickGelu, [-0.154_204_234_1, 0.350_388_436_6, 1.935_658_623_1]),
+            (Activation::Silu, [-0.268_941_421_4, 0.311_229_665_6, 1.761_594_156_0]),
+        ] {
+            let mut g = Graph::new();
+            let x = g.input("x", DType::F32, &[3]);
+            let y = activation(&mut g, act, x);
+            g.output("y", y);
+            let leaves = HashMap::from([("x".to_owned(), Tensor::new(TensorType::f32([3]), vec![-1.0, 0.5, 2.0]))]);
+            for (found, expected) in evaluate_outputs(&g, &leaves).unwrap()["y"].data.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-7, "{act:?}: {found}, {expected}");
+            }
+        }
+    }
+}

@@ -80,7 +80,11 @@ impl Inventory {
     /// The encoder of a variational autoencoder; its decoder is not read.
     pub fn vae(config: &VaeConfig) -> Self {
         let required = vae::tensors(config).into_iter().map(|(name, shape)| TensorSpec { name, shape });
-        Self { required: required.collect(), unused: vec!["decoder.".into(), "post_quant_conv.".into()] }
+        Self {
+            required: required.collect(),
+            unused: vec!["decoder.".into(), "post_quant_conv.".into()],
+            any_rows: Vec::new(),
+        }
     }
 
     /// Compares names and shapes with what is expected. All differences are in the error.

@@ -24,6 +24,7 @@ pub use error::{CheckpointError, ShapeMismatch};
 pub use file::TensorFile;
 pub use inventory::{Inventory, TensorSpec};
 pub use names::NameMap;
+pub use pickle::pytorch_pieces;
 pub use replace::{WeightFile, WeightPiece};
 pub use view::{StoredDtype, TensorView};
 pub use write::{TensorHead, TensorOut, safetensors_front, safetensors_pieces, write_safetensors};

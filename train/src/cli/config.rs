@@ -1,5 +1,6 @@
 //! `viral-wgpu config`: write, show and check configurations.
 
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use clap::Subcommand;
 
 use super::options::Options;
 use super::output;
-use crate::config;
+use crate::config::{self, Recipe};
 use crate::error::{Error, Kind, Result, escape};
 
 /// Write, show and check configuration files
@@ -33,6 +34,8 @@ enum Action {
         #[command(flatten)]
         options: Options,
     },
+    /// List the rows of the paper's tables that `recipe.row` can name, and the keys that each sets
+    Recipes,
     /// Check a configuration and whether the files it names are there
     Validate {
         /// Configuration file
@@ -47,11 +50,23 @@ pub(super) fn run(args: Args) -> Result<()> {
         Action::Init { file } => init(&file),
         Action::Show { config: Some(config), options } => output::print(&options.load(&config, None)?.to_toml()),
         Action::Show { config: None, options } => output::print(&options.load_defaults()?.to_toml()),
+        Action::Recipes => output::print(&recipes()),
         Action::Validate { config, options } => {
             options.load(&config, None)?.check_paths()?;
             output::print(&format!("{}: valid\n", escape(&config.display().to_string())))
         }
     }
+}
+
+fn recipes() -> String {
+    let width = Recipe::ALL.iter().map(|recipe| recipe.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for recipe in Recipe::ALL {
+        let keys: Vec<String> = recipe.keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let (name, indent) = (recipe.name, "");
+        let _ = writeln!(text, "{name:width$}  {}\n{indent:width$}  {}", recipe.row, keys.join("  "));
+    }
+    text
 }
 
 fn init(file: &Path) -> Result<()> {

@@ -10,9 +10,9 @@ use viral_model::text::{IGNORED, IMAGE, Tokenizer};
 
 use super::options::Options;
 use super::output;
-use crate::config::{Config, OnBadSample};
-use crate::data::{Bucket, Check, Dataset, Defect, SampleShape};
-use crate::engine::{Networks, open_data, step_plan};
+use crate::config::{Config, HeldOut, OnBadSample};
+use crate::data::{Bucket, Check, Checked, Dataset, Defect, SampleShape};
+use crate::engine::{Networks, open_data, open_datasets, step_plan};
 use crate::error::{Error, Kind, Result, escape};
 
 /// Check, show and measure the dataset of a configuration; needs no weights and no device
@@ -78,9 +78,19 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 fn check(config: &Config, json: bool, decode: bool) -> Result<()> {
     let (prepare, geometry) = open_data(config)?;
-    let (file, images) = (&config.data.train, &config.data.images);
-    let check = Check { file, images, prepare: &*prepare, geometry, decode };
-    let checked = check.run(|defect| output::print(&if json { as_json(&defect) } else { as_text(&defect) }))?;
+    let (train, images) = (&config.data.train, &config.data.images);
+    let held_out = match &config.data.validation {
+        Some(HeldOut::File(file)) => Some(file),
+        Some(HeldOut::Share(_)) | None => None,
+    };
+    let (mut checked, mut places) = (Checked::default(), Vec::new());
+    for file in [train].into_iter().chain(held_out) {
+        let check = Check { file, images, prepare: &*prepare, geometry, decode };
+        let found = check.run(|defect| output::print(&if json { as_json(&defect) } else { as_text(&defect) }))?;
+        checked.records += found.records;
+        checked.defects += found.defects;
+        places.extend((found.defects > 0).then(|| file.display().to_string()));
+    }
     let summary = format!("{} records, {} with a defect", checked.records, checked.defects);
     if json {
         output::print(&format!("{}\n", json!({"records": checked.records, "defects": checked.defects})))?;
@@ -93,7 +103,7 @@ fn check(config: &Config, json: bool, decode: bool) -> Result<()> {
     Err(Error {
         kind: Kind::Data,
         what: "the dataset has defects".into(),
-        place: file.display().to_string(),
+        place: places.join(", "),
         why: summary,
         hint: "repair the records listed on standard output, or set data.on_bad_sample = \"skip\"".into(),
     })
@@ -186,8 +196,8 @@ fn write_png(
 
 fn stats(config: &Config, json: bool) -> Result<()> {
     let (prepare, geometry) = open_data(config)?;
-    let mut dataset = Dataset::open(&config.data.train, &config.data.images, OnBadSample::Skip)?;
-    dataset.measure(&*prepare, geometry)?;
+    let (dataset, validation) = open_datasets(config, &*prepare, geometry, OnBadSample::Skip)?;
+    let held_out = validation.map_or(0, |dataset| dataset.len());
     let shapes = dataset.shapes();
     let plan = step_plan(config, dataset.modality_lengths());
     let (mut rows, mut positions, mut tokens) = (std::collections::BTreeMap::<Bucket, u64>::new(), 0, 0);
@@ -209,7 +219,7 @@ fn stats(config: &Config, json: bool) -> Result<()> {
     if json {
         let spread = |one: &Spread| json!({"total": one.total, "min": one.least, "median": one.median, "p95": one.p95, "max": one.most});
         let value = json!({
-            "records": records, "skipped": skipped, "with_picture": images, "text_only": records - images,
+            "records": records, "validation_records": held_out, "skipped": skipped, "with_picture": images, "text_only": records - images,
             "at_max_length": cut, "tokens": spread(&lengths), "supervised_tokens": spread(&supervised),
             "steps_per_epoch": plan.steps_per_epoch(), "steps": plan.steps(), "batch_shapes": rows.len(),
             "padding_share": padding,
@@ -218,6 +228,7 @@ fn stats(config: &Config, json: bool) -> Result<()> {
     }
     let mut text = String::new();
     let _ = writeln!(text, "records      {records} ({images} with a picture, {} text only)", records - images);
+    let _ = writeln!(text, "validation   {held_out} more, which are not learnt from");
     let _ = writeln!(
         text,
         "unusable     {skipped}{}",

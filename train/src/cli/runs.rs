@@ -114,12 +114,20 @@ fn show(run: &Path) -> Result<()> {
         if metrics.iter().any(|step| step.loss_ross != 0.0) {
             let _ = writeln!(text, "  {:<14} {:.4} → {:.4}", "reconstruction", first.loss_ross, last.loss_ross);
         }
+        if let Some((step, last)) = metrics.iter().rev().find_map(|line| Some((line.step, line.validation.as_ref()?))) {
+            let (lm, vra, done) = (last.loss_lm, last.loss_vra, step + 1);
+            let _ = writeln!(text, "  {:<14} language {lm:.4}, alignment {vra:.4} after {done} steps", "validation");
+        }
         let skipped = metrics.iter().filter(|step| step.skipped).count();
         let _ = writeln!(text, "  {:<14} {skipped} steps", "skipped");
         let _ = writeln!(text, "  {:<14} {:.0}", "tokens/s", last.tokens_per_second);
     }
+    let best = checkpoints(run).best();
     for step in checkpoints(run).steps() {
-        let _ = writeln!(text, "  {:<14} {}", "checkpoint", escape(&checkpoints(run).path(step).display().to_string()));
+        let best = best.filter(|best| best.step == step);
+        let best = best.map_or_else(String::new, |best| format!("  best, validation lm {:.4}", best.loss_lm));
+        let path = checkpoints(run).path(step).display().to_string();
+        let _ = writeln!(text, "  {:<14} {}{best}", "checkpoint", escape(&path));
     }
     output::print(&text)
 }

@@ -22,7 +22,10 @@ Examples:
   viral-wgpu train my.toml --dry-run
   viral-wgpu train my.toml --resume
   viral-wgpu train --resume runs/low/checkpoints/step-2000
-  viral-wgpu train my.toml --out runs/low --set train.lr=1e-4 --set vra.layers=[12]")]
+  viral-wgpu train my.toml --out runs/low --set train.lr=1e-4 --set vra.layers=[12]
+  viral-wgpu train configs/stage2.toml --out runs/c --set recipe.row=table4/c-encoder
+
+`viral-wgpu config recipes` lists the rows of the paper's tables.")]
 pub(super) struct Args {
     /// Configuration file
     #[arg(required_unless_present_any = ["demo", "resume"])]

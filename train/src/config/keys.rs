@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::setting::{Kind, Limit, Setting};
+use super::recipe::Recipe;
+use super::setting::{HeldOut, Kind, Limit, Setting};
 use super::values::*;
 
 /// A table of the configuration file.
@@ -142,6 +143,14 @@ macro_rules! sections {
 }
 
 sections! {
+    /// A row of the paper's tables to repeat. What else sets a key goes before the row.
+    recipe: RecipeConfig {
+        /// The row, which sets the keys that it differs in from the defaults; `viral-wgpu config recipes` shows them.
+        row: Option<Recipe> = None => Free;
+        /// Folder in which the row's vision model lies by its published name, such as dinov2-base.
+        models: PathBuf = ".".into() => Free;
+    }
+
     /// The model to start from.
     model: ModelConfig {
         /// Model directory: Hugging Face or original LLaVA, or a language model whose other parts are named below.
@@ -242,6 +251,8 @@ sections! {
     data: DataConfig {
         /// Conversations: a LLaVA JSON array, or one JSON object a line.
         train: PathBuf = "train.json".into() => SameContent;
+        /// What the run is evaluated on and does not learn from: a file like the training file, or a share of that one.
+        validation: Option<HeldOut> = None, PROPER_SHARE;
         /// Folder that the records' image paths start from.
         images: PathBuf = "images".into();
         /// How a conversation becomes text.
@@ -300,8 +311,10 @@ sections! {
         seed: u64 = 42;
         /// Steps between checkpoints; 0 saves none but the one of an interrupted run.
         save_every: usize = 1000 => Free;
-        /// Checkpoints that are kept, the newest ones; 0 keeps all.
+        /// Checkpoints that are kept, the newest ones and the best one; 0 keeps all.
         keep_checkpoints: usize = 3 => Free;
+        /// Steps between evaluations of data.validation, besides the one after the last step; each new best is saved.
+        validate_every: usize = 1000 => Free;
     }
 
     /// The device that trains.
@@ -316,5 +329,7 @@ sections! {
     output: OutputConfig {
         /// Run folder.
         dir: PathBuf = "runs/name".into() => Free;
+        /// Which state the adapter, and the model of a full run, are written from.
+        adapter: Kept = Kept::Last => Free;
     }
 }

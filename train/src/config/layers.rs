@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, SECTIONS};
 use super::nearest::{nearest, nearest_key, nearest_section};
+use super::setting::Kind as ValueKind;
 use super::values::Backend;
 use crate::error::{Error, Kind, Result};
 
@@ -40,6 +41,8 @@ pub enum Origin {
     Set(String),
     /// In the argument of the flag of this name.
     Flag(&'static str),
+    /// In the row of this name, which `recipe.row` asks for.
+    Recipe(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -49,6 +52,7 @@ impl fmt::Display for Origin {
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Set(argument) => write!(f, "--set {argument}"),
             Self::Flag(flag) => f.write_str(flag),
+            Self::Recipe(row) => write!(f, "recipe {row}"),
         }
     }
 }
@@ -111,7 +115,7 @@ impl Assignment {
         }
         assignments.sort_by_key(|assignment| match assignment.origin {
             Origin::File { line, column, .. } => (line, column),
-            Origin::Environment(_) | Origin::Set(_) | Origin::Flag(_) => (0, 0),
+            Origin::Environment(_) | Origin::Set(_) | Origin::Flag(_) | Origin::Recipe(_) => (0, 0),
         });
         Ok(assignments)
     }
@@ -228,8 +232,12 @@ fn position(path: &Path, source: &str, offset: usize) -> Origin {
 
 /// The value of a `--set` as TOML: what already is TOML of the right kind stays, other text gets its quotes.
 fn bare(key: &Key, value: &str) -> String {
-    let is_toml_text = DeValue::parse(value).is_ok_and(|value| value.get_ref().is_str());
-    if key.kind.is_text() && !is_toml_text { quoted(value) } else { value.into() }
+    let is_toml = DeValue::parse(value).is_ok_and(|value| match value.get_ref() {
+        DeValue::String(_) => true,
+        DeValue::Integer(_) | DeValue::Float(_) => matches!(key.kind, ValueKind::PathOrShare),
+        _ => false,
+    });
+    if key.kind.is_text() && !is_toml { quoted(value) } else { value.into() }
 }
 
 fn quoted(value: &str) -> String {

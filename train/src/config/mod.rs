@@ -3,7 +3,8 @@
 //! * `keys.rs` lists every key once; everything else about keys derives from that table.
 //! * `values.rs` lists the words that keys accept.
 //! * `layers.rs` reads assignments from each source; [`Config::load`] applies them in order of precedence,
-//!   flag over `--set` over environment over file over default.
+//!   flag over `--set` over environment over file over recipe over default.
+//! * `recipe.rs` lists the rows of the paper's tables, each a name for a few keys.
 //! * `validate.rs` checks ranges, combinations, paths, and names what this version does not carry out yet.
 //! * `changes.rs` compares two configurations, for runs that are resumed.
 //! * `render.rs` writes a configuration back as TOML.
@@ -13,6 +14,7 @@ mod device;
 mod keys;
 mod layers;
 mod nearest;
+mod recipe;
 mod render;
 mod setting;
 #[cfg(test)]
@@ -25,12 +27,13 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, Subject, changes};
 pub use keys::{
-    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, ResidualConfig, Resume, RossConfig,
-    SECTIONS, Section, TrainConfig, VraConfig,
+    Config, DataConfig, DeviceConfig, Key, LoraConfig, ModelConfig, OutputConfig, RecipeConfig, ResidualConfig, Resume,
+    RossConfig, SECTIONS, Section, TrainConfig, VraConfig,
 };
 pub use layers::{Assignment, Origin};
+pub use recipe::Recipe;
 pub use render::template;
-pub use setting::{Choice, Kind as ValueKind, Limit, Setting};
+pub use setting::{Choice, HeldOut, Kind as ValueKind, Limit, Setting};
 pub use values::*;
 
 use crate::error::{Error, Kind, Result};
@@ -74,18 +77,33 @@ impl Config {
             overrides.flags.clone(),
         ]
         .concat();
-        let mut config = Self::default();
-        for assignment in &assignments {
-            config.set(assignment.key, &assignment.text).map_err(|_| assignment.mismatch())?;
-        }
+        let chosen = apply(&assignments)?.recipe;
+        let recipe = chosen.row.map_or_else(Vec::new, |row| row.assignments(&chosen.models));
+        let assignments = [recipe, assignments].concat();
+        let mut config = apply(&assignments)?;
         config.rebase(&folder_of(file)?);
         let origin = |key: &Key| match assignments.iter().rfind(|assignment| assignment.key == key) {
             Some(assignment) => assignment.origin.to_string(),
             None => format!("default of `{}`", key.path()),
         };
         config.check_values(&origin)?;
+        for (key, value) in config.of_recipe() {
+            if config.get(key) != value {
+                let (key, place) = (key.path(), origin(key));
+                log::warn!("`{key}` is as {place} has it, not as `recipe.row` has it");
+            }
+        }
         Ok(config)
     }
+}
+
+/// The defaults, changed by one assignment after the other.
+fn apply(assignments: &[Assignment]) -> Result<Config> {
+    let mut config = Config::default();
+    for assignment in assignments {
+        config.set(assignment.key, &assignment.text).map_err(|_| assignment.mismatch())?;
+    }
+    Ok(config)
 }
 
 fn read(file: &Path) -> Result<String> {

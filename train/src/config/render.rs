@@ -6,15 +6,19 @@ use super::keys::{Config, Key, SECTIONS};
 use super::setting::Kind;
 
 impl Config {
-    /// Every key that is set, with its value, as TOML.
+    /// Every key that is set, with its value, as TOML. A comment marks what comes from `recipe.row`.
     pub fn to_toml(&self) -> String {
+        let of_recipe = self.of_recipe();
+        let name = self.recipe.row.map_or("", |recipe| recipe.name);
         let mut text = String::new();
         for section in SECTIONS {
             let gap = if text.is_empty() { "" } else { "\n" };
             let _ = writeln!(text, "{gap}[{}]", section.name);
             for key in section.keys {
                 if let Some(value) = self.get(key) {
-                    let _ = writeln!(text, "{} = {}", key.name, value_text(&value));
+                    let comes = of_recipe.iter().any(|(known, given)| *known == key && given.as_ref() == Some(&value));
+                    let comment = if comes { format!("  # {name}") } else { String::new() };
+                    let _ = writeln!(text, "{} = {}{comment}", key.name, value_text(&value));
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::de::ValueDeserializer;
 
 /// The shape of a key's value.
@@ -13,6 +13,8 @@ pub enum Kind {
     Text,
     /// A file or folder.
     Path,
+    /// A file, or a number that says how much.
+    PathOrShare,
     /// `true` or `false`.
     Flag,
     /// A whole number, 0 or more.
@@ -42,6 +44,7 @@ impl Kind {
         match self {
             Self::Text => "text in quotes".into(),
             Self::Path => "a path in quotes".into(),
+            Self::PathOrShare => "a path in quotes, or a share such as 0.02".into(),
             Self::Flag => "true or false".into(),
             Self::Count => "a whole number, 0 or more".into(),
             Self::Number => "a number".into(),
@@ -56,7 +59,7 @@ impl Kind {
 
     /// Whether a bare word can stand for the value where quotes are inconvenient, as on a command line.
     pub fn is_text(self) -> bool {
-        matches!(self, Self::Text | Self::Path | Self::Choice(_))
+        matches!(self, Self::Text | Self::Path | Self::PathOrShare | Self::Choice(_))
     }
 
     /// The closed list of words that the value, or each entry of it, is taken from.
@@ -64,7 +67,7 @@ impl Kind {
         match self {
             Self::Choice(choices) => Some(choices),
             Self::List(item) | Self::Pair(item) => item.choices(),
-            Self::Text | Self::Path | Self::Flag | Self::Count | Self::Number => None,
+            Self::Text | Self::Path | Self::PathOrShare | Self::Flag | Self::Count | Self::Number => None,
         }
     }
 }
@@ -89,6 +92,8 @@ impl Limit {
     pub const POSITIVE: Self = Self { text: "above 0", holds: |x| x > 0.0 && x.is_finite() };
     /// 0 <= x <= 1.
     pub const FRACTION: Self = Self { text: "from 0 to 1", holds: |x| (0.0..=1.0).contains(&x) };
+    /// 0 < x < 1.
+    pub const PROPER_SHARE: Self = Self { text: "above 0 and below 1", holds: |x| x > 0.0 && x < 1.0 };
     /// 0 <= x < 1.
     pub const BELOW_ONE: Self = Self { text: "0 or more and below 1", holds: |x| (0.0..1.0).contains(&x) };
 }
@@ -118,6 +123,26 @@ impl Setting for PathBuf {
 
     fn rebase(&mut self, base: &Path) {
         *self = base.join(&*self);
+    }
+}
+
+/// Samples that are kept from training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HeldOut {
+    /// This share of the training file's records.
+    Share(f64),
+    /// The records of a file of their own.
+    File(PathBuf),
+}
+
+impl Setting for HeldOut {
+    const KIND: Kind = Kind::PathOrShare;
+
+    fn rebase(&mut self, base: &Path) {
+        if let Self::File(file) = self {
+            file.rebase(base);
+        }
     }
 }
 

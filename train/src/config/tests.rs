@@ -48,6 +48,9 @@ fn an_empty_file_gives_the_defaults_of_the_paper() {
 #[test]
 fn every_key_can_be_written_and_read() {
     let source = r#"
+[recipe]
+row = "table2/layer-04"
+models = "models"
 [model]
 path = "m"
 vision = "v"
@@ -96,6 +99,7 @@ dropout = 0
 targets = ["q_proj", "down_proj"]
 [data]
 train = "d.jsonl"
+validation = 0.25
 images = ""
 template = "qwen_2"
 qwen_supervise_final_eos = true
@@ -125,11 +129,13 @@ remat = "none"
 seed = 7
 save_every = 10
 keep_checkpoints = 5
+validate_every = 50
 [device]
 backend = "vulkan"
 adapter = "llvm"
 [output]
 dir = "out"
+adapter = "best"
 "#;
     let config = parse(source).unwrap();
     assert_eq!(config.model.adapter.as_deref(), Some(Path::new("/case/a")));
@@ -146,6 +152,22 @@ dir = "out"
         let exempt = ["vra.enabled", "residual.enabled", "train.stage"].contains(&&*key.path());
         assert!(default || exempt, "{} reads as its default", key.path());
     }
+}
+
+#[test]
+fn validation_is_a_file_or_a_share() {
+    let held_out = |argument: &str| with_set("", &[argument]).map(|config| config.data.validation);
+    let file = |path: &str| Some(HeldOut::File(path.into()));
+    assert_eq!(held_out("data.validation=val.json"), Ok(file("/case/val.json")));
+    assert_eq!(held_out("data.validation=\"0.5\""), Ok(file("/case/0.5")));
+    assert_eq!(held_out("data.validation=0.5"), Ok(Some(HeldOut::Share(0.5))));
+    assert_eq!(held_out("data.validation="), Ok(None));
+    for share in ["0", "1", "-0.5", "1.5"] {
+        let result = with_set("", &[&format!("data.validation={share}")]);
+        refused(result, &["`data.validation`", "above 0 and below 1"]);
+    }
+    refused(parse("[data]\nvalidation = [1]"), &["or a share such as 0.02"]);
+    refused(parse("[output]\nadapter = \"best\""), &["needs `data.validation`", "data.validation = 0.02"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::hash::Hash;
 use std::path::Path;
 
 use super::keys::{self, Config, Key, RossConfig};
-use super::values::{Method, Objective, ResidualPositions, ResidualSource, Stage, VraTarget};
+use super::setting::HeldOut;
+use super::values::{Kept, Method, Objective, ResidualPositions, ResidualSource, Stage, VraTarget};
 use crate::error::{Error, Kind, Result};
 
 impl Config {
@@ -109,6 +110,14 @@ impl Config {
                 unique,
             ));
         }
+        if self.output.adapter == Kept::Best && self.data.validation.is_none() {
+            return Err(refuse(
+                "output.adapter",
+                "`output.adapter` = \"best\" needs `data.validation`".into(),
+                "the best state is the one with the lowest loss on samples that are not learnt from",
+                "name a file or a share, for example data.validation = 0.02, or set output.adapter = \"last\"",
+            ));
+        }
         if self.train.epochs == 0 && self.train.steps == 0 {
             return Err(refuse(
                 "train.epochs",
@@ -147,10 +156,14 @@ impl Config {
             require_dir("vra.teacher", &self.vra.teacher, None, expected)?;
         }
         if self.ross.enabled {
-            let expected = format!("{weights} of the autoencoder whose latents are reconstructed");
-            require_dir("ross.vae", &self.ross.vae, CONFIG, &expected)?;
+            let expected = "config.json and weights of the autoencoder whose latents are reconstructed";
+            require_dir("ross.vae", &self.ross.vae, CONFIG, expected)?;
         }
-        require_file("data.train", &self.data.train, Kind::Data, "a LLaVA JSON array, or one JSON object a line")
+        let records = "a LLaVA JSON array, or one JSON object a line";
+        if let Some(HeldOut::File(file)) = &self.data.validation {
+            require_file("data.validation", file, Kind::Data, records)?;
+        }
+        require_file("data.train", &self.data.train, Kind::Data, records)
     }
 }
 

@@ -211,6 +211,14 @@ choices! {
         Cheap = "cheap",
     }
 
+    /// Which state of a run its results are made from.
+    Kept {
+        /// The one after the last step.
+        Last = "last",
+        /// The one with the lowest language-model loss on `data.validation`.
+        Best = "best",
+    }
+
     /// The graphics interface by which a device is reached.
     Backend {
         /// The first that has a device.

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use super::batch::Row;
 use super::defect::{self, Defect, Place, Rule};
 use super::picture::{PictureFolder, check_header};
 use super::record::{Fault, Record};
+use super::rng::Mt19937;
 use super::sample::{Geometry, Prepare, Sample, SampleShape};
 use super::scan::{Broken, Scanner};
 use crate::config::OnBadSample;
@@ -28,7 +29,7 @@ const READ_AHEAD: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Dataset {
     file: PathBuf,
-    reader: Mutex<File>,
+    reader: Arc<Mutex<File>>,
     pictures: PictureFolder,
     on_bad: OnBadSample,
     entries: Vec<Entry>,
@@ -63,7 +64,7 @@ impl Dataset {
         let reader = reader.map_err(|error| unreadable(file, &error))?;
         let mut dataset = Self {
             file: file.to_owned(),
-            reader: Mutex::new(reader),
+            reader: Arc::new(Mutex::new(reader)),
             pictures: PictureFolder::new(images),
             on_bad,
             entries: Vec::new(),
@@ -158,6 +159,41 @@ impl Dataset {
         self.entries = entries;
         self.shapes = shapes;
         self.settle(defects)
+    }
+
+    /// Takes a share of the records away as a dataset of its own: at least one, and at least one stays. Which ones depends
+    /// on the seed and their number alone; either part keeps the order of the file. Call it after [`Dataset::measure`].
+    ///
+    /// # Errors
+    /// There are fewer than two records.
+    pub fn split(&mut self, share: f64, seed: u64) -> Result<Self> {
+        let records = self.entries.len();
+        if records < 2 {
+            return Err(defect::too_few(&self.file, records));
+        }
+        let count = ((records as f64 * share).round() as usize).clamp(1, records - 1);
+        // Another stream than that of any epoch's order.
+        let order = Mt19937::new(!seed).permutation(records);
+        let mut is_taken = vec![false; records];
+        order.iter().take(count).for_each(|&position| is_taken[position] = true);
+        let part = |wanted: bool| {
+            let positions = (0..records).filter(|&position| is_taken[position] == wanted);
+            let entries = positions.clone().map(|position| self.entries[position]).collect();
+            let shapes = positions.filter_map(|position| self.shapes.get(position).copied()).collect();
+            (entries, shapes)
+        };
+        let ((entries, shapes), (rest, rest_shapes)) = (part(true), part(false));
+        let taken = Self {
+            file: self.file.clone(),
+            reader: Arc::clone(&self.reader),
+            pictures: self.pictures.clone(),
+            on_bad: self.on_bad,
+            entries,
+            shapes,
+            skipped: Vec::new(),
+        };
+        (self.entries, self.shapes) = (rest, rest_shapes);
+        Ok(taken)
     }
 
     /// Reads the record at `position` (0-based, below [`Dataset::len`]).

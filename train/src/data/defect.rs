@@ -193,6 +193,17 @@ pub fn report(defects: &[Defect]) -> Option<Error> {
     Some(error)
 }
 
+/// The error for a dataset that is too small to keep a part of it from training.
+pub fn too_few(file: &Path, records: usize) -> Error {
+    Error {
+        kind: Kind::Data,
+        what: "the dataset cannot be divided".into(),
+        place: file.display().to_string(),
+        why: format!("data.validation keeps a share of it from training, and it has {records} usable records"),
+        hint: "name a file of its own with data.validation, or leave that out".into(),
+    }
+}
+
 /// The error for a dataset file without a single usable record.
 pub fn empty(file: &Path, skipped: &[Defect]) -> Error {
     let why = match skipped.first() {

@@ -124,6 +124,37 @@ fn both_layouts_give_the_same_records() -> TestResult {
     Ok(())
 }
 
+#[test]
+fn a_dataset_is_divided_by_the_seed() -> TestResult {
+    let fixture = Fixture::new()?;
+    fixture.write(jsonl(&sound(&fixture)?))?;
+    let ids = |dataset: &Dataset| -> Result<Vec<String>, Error> {
+        (0..dataset.len()).map(|at| Ok(dataset.record(at)?.id.unwrap_or_default())).collect()
+    };
+    let divided = |share, seed| -> Result<_, Error> {
+        let mut rest = fixture.measured(OnBadSample::Fail)?;
+        let whole = rest.fingerprint()?;
+        let taken = rest.split(share, seed)?;
+        assert!(taken.fingerprint()? != rest.fingerprint()? && rest.fingerprint()? != whole);
+        assert_eq!((taken.len(), rest.len()), (taken.shapes().len(), rest.shapes().len()));
+        Ok((ids(&taken)?, ids(&rest)?))
+    };
+    let (taken, rest) = divided(0.25, 1)?;
+    assert_eq!((taken.len(), rest.len()), (3, 9));
+    let mut all: Vec<usize> = taken.iter().chain(&rest).map(|id| id.parse()).collect::<Result<_, _>>()?;
+    assert!([&taken, &rest].iter().all(|ids| ids.is_sorted_by_key(|id| id.parse::<usize>().ok())));
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..12));
+    assert_eq!(divided(0.25, 1)?, (taken.clone(), rest));
+    assert!(divided(0.25, 2)?.0 != taken);
+    // Neither part is empty.
+    assert_eq!((divided(0.001, 1)?.0.len(), divided(0.999, 1)?.1.len()), (1, 1));
+    fixture.write(jsonl(&sound(&fixture)?[..1]))?;
+    let error = fixture.measured(OnBadSample::Fail)?.split(0.5, 1).err().ok_or("one record was divided")?;
+    assert!(error.kind == Kind::Data && error.to_string().contains("data.validation"), "{error}");
+    Ok(())
+}
+
 /// Sound records around one with a defect: the defect is named with file, record, id, rule and hint, and skipping
 /// leaves exactly that record out.
 #[test]

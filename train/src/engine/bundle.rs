@@ -1,10 +1,11 @@
 //! Everything that a configuration names, opened and checked against each other.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use viral_model::adapter::{Adapter, LoraConfig};
+use viral_model::adapter::{Adapter, LoraConfig, ResidualConfig};
 use viral_model::config::{ImageProcessorConfig, LlavaConfig, VaeConfig};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::teachers::{self, InputPath, InputSize, Teacher};
@@ -14,13 +15,14 @@ use viral_model::weights::{Checkpoint, CheckpointError, Inventory, NameMap, Tens
 use super::Fingerprints;
 use super::errors;
 use super::init::Take;
-use super::open_data::{geometry, step_plan};
+use super::open_data::{geometry, open_datasets, step_plan};
 use super::prepare::Preparer;
 use super::session::new_tensors;
 use super::step_graph::trainable;
 use super::stored::PIECE;
+use super::validation;
 use crate::config::{Config, Method, PixelNorm as PixelNormChoice, PositionFilter, TeacherSize};
-use crate::data::{Dataset, Geometry, Prepare, StepPlan};
+use crate::data::{Bucket, Dataset, Geometry, Prepare, StepPlan};
 use crate::error::{Error, Kind, Result};
 
 /// The networks of a run as their configuration files describe them.
@@ -44,6 +46,8 @@ pub struct Bundle {
     pub networks: Networks,
     /// Samples, measured.
     pub dataset: Arc<Dataset>,
+    /// Samples that the run is evaluated on and does not learn from, measured.
+    pub validation: Option<Arc<Dataset>>,
     /// From records to tokens and pixels.
     pub prepare: Arc<dyn Prepare>,
     /// Extents of a sample.
@@ -198,18 +202,19 @@ impl Bundle {
                 let modules = modules.into_iter().map(|(name, _, ty)| TensorSpec::new(name, ty.shape));
                 let adapter = Adapter::read(dir, &networks.llava, &modules.collect::<Vec<_>>())?;
                 check_lora(config, dir, adapter.lora.as_ref())?;
+                check_residual(config, dir, adapter.residual.as_ref())?;
                 Some(adapter)
             }
             None => None,
         };
         let geometry = geometry(config, &networks);
         let prepare: Arc<dyn Prepare> = Arc::new(Preparer::open(config, &networks)?);
-        let mut dataset = Dataset::open(&config.data.train, &config.data.images, config.data.on_bad_sample)?;
-        dataset.measure(&*prepare, geometry)?;
+        let (dataset, validation) = open_datasets(config, &*prepare, geometry, config.data.on_bad_sample)?;
         Ok(Self {
             config: config.clone(),
             networks,
             dataset: Arc::new(dataset),
+            validation: validation.map(Arc::new),
             prepare,
             geometry,
             model,
@@ -222,6 +227,11 @@ impl Bundle {
     /// The order of the samples over the whole run.
     pub fn step_plan(&self) -> StepPlan {
         step_plan(&self.config, self.dataset.modality_lengths())
+    }
+
+    /// The shapes of the batches that the run is evaluated on.
+    pub(crate) fn validation_buckets(&self) -> BTreeSet<Bucket> {
+        self.validation.as_ref().map(|dataset| validation::shapes(dataset, self.config.train.batch)).unwrap_or_default()
     }
 
     /// The weights that the run starts from.
@@ -283,6 +293,9 @@ impl Bundle {
     pub fn fingerprints(&self) -> Result<Fingerprints> {
         let mut fingerprints = Fingerprints::from([("model".to_owned(), self.model.fingerprint())]);
         fingerprints.insert("data".to_owned(), self.dataset.fingerprint()?);
+        if let Some(validation) = &self.validation {
+            fingerprints.insert("validation".to_owned(), validation.fingerprint()?);
+        }
         for (name, part) in [("teacher", &self.teacher), ("vae", &self.vae)] {
             fingerprints.extend(part.as_ref().map(|part| (name.to_owned(), part.fingerprint())));
         }
@@ -317,6 +330,31 @@ pub(crate) fn lora_config(config: &Config) -> LoraConfig {
 pub(crate) fn lora_targets(config: &Config) -> Vec<LinearMap> {
     let wanted = |map: &LinearMap| config.lora.targets.iter().any(|target| target.name() == map.name());
     LinearMap::ALL.into_iter().filter(wanted).collect()
+}
+
+/// How the run adds visual tokens again, for whoever uses what it has trained.
+pub(crate) fn residual_config(config: &Config) -> Option<ResidualConfig> {
+    let residual = &config.residual;
+    residual.enabled.then(|| ResidualConfig {
+        source: residual.source.name().into(),
+        layers: residual.layers.clone(),
+        positions: residual.positions.name().into(),
+    })
+}
+
+/// A starting adapter that was trained with a residual goes on with the same one. Nothing is known of an adapter that says
+/// nothing, such as PEFT's own.
+fn check_residual(config: &Config, dir: &Path, stored: Option<&ResidualConfig>) -> Result<()> {
+    let wanted = residual_config(config);
+    let Some(stored) = stored.filter(|stored| wanted.as_ref() != Some(stored)) else { return Ok(()) };
+    let says = wanted.map_or_else(|| "enabled = false".into(), |wanted| wanted.to_string());
+    Err(Error {
+        kind: Kind::Config,
+        what: "the starting adapter was trained with another residual than the run has".into(),
+        place: dir.join("residual_config.json").display().to_string(),
+        why: format!("it has {stored}; section [residual] says {says}"),
+        hint: "make section [residual] equal to the adapter's file, or leave model.adapter out".into(),
+    })
 }
 
 /// A starting adapter must have the shape that the run trains.

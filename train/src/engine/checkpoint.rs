@@ -14,8 +14,8 @@ use super::{Fingerprints, Session, save};
 use crate::config::{Config, Overrides, Subject, changes};
 use crate::data::StepPlan;
 use crate::error::{Error, Kind, Result};
-use crate::run::RunFolder;
-use crate::store::{Checkpoints, Disk, Manifest, Part, step_of};
+use crate::run::{RunFolder, Validation};
+use crate::store::{Best, Checkpoints, Disk, Manifest, Part, step_of};
 
 /// Where the run stands.
 const CURSOR: &str = "cursor.json";
@@ -41,6 +41,9 @@ pub(super) struct Cursor {
     random: RandomStreams,
     /// Steps without a finite gradient, one after the other, up to this one.
     pub(super) skipped_in_a_row: u64,
+    /// The best checkpoint so far.
+    #[serde(default)]
+    pub(super) best: Option<Best>,
     /// Lines of `metrics.jsonl` that belong to the steps done.
     metrics_lines: u64,
     /// Hashes of the inputs.
@@ -71,6 +74,8 @@ pub(super) struct Start {
     /// The first step.
     pub(super) step: u64,
     pub(super) skipped_in_a_row: u64,
+    /// The best checkpoint before.
+    pub(super) best: Option<Best>,
     /// The checkpoint to go on from, if there is one.
     pub(super) checkpoint: Option<PathBuf>,
 }
@@ -90,6 +95,7 @@ pub(super) struct Keeper<'r> {
     plan: &'r StepPlan,
     fingerprints: Fingerprints,
     checkpoints: Checkpoints,
+    best: Option<Best>,
 }
 
 impl<'r> Keeper<'r> {
@@ -98,9 +104,31 @@ impl<'r> Keeper<'r> {
         bundle: &'r Bundle,
         plan: &'r StepPlan,
         fingerprints: Fingerprints,
+        best: Option<Best>,
         disk: Arc<dyn Disk>,
     ) -> Self {
-        Self { bundle, plan, fingerprints, checkpoints: Checkpoints::new(folder.path(), disk) }
+        Self { bundle, plan, fingerprints, checkpoints: Checkpoints::new(folder.path(), disk), best }
+    }
+
+    /// Takes note of an evaluation after `done` steps, and of whether it is the best so far, which is worth a checkpoint.
+    pub(super) fn judge(&mut self, done: u64, validation: &mut Validation) {
+        let Validation { loss_lm, best, .. } = validation;
+        *best = loss_lm.is_finite() && self.best.is_none_or(|before| *loss_lm < before.loss_lm);
+        if *best {
+            self.best = Some(Best { step: done, loss_lm: *loss_lm });
+        }
+    }
+
+    /// The checkpoint that has done best, if it is whole and older than `done` steps.
+    pub(super) fn earlier_best(&self, done: u64) -> Option<PathBuf> {
+        let path = self.checkpoints.path(self.best.filter(|best| best.step < done)?.step);
+        match Manifest::verify(&path) {
+            Ok(_) => Some(path),
+            Err(error) => {
+                log::warn!("the best checkpoint cannot be used, so the last state is written: {error}");
+                None
+            }
+        }
     }
 
     /// Whether the configuration wants a checkpoint after `done` steps.
@@ -119,6 +147,7 @@ impl<'r> Keeper<'r> {
         let cursor = cursor.map_err(|error| Error::internal("cannot write a cursor", error.to_string()))?;
         parts.push(Part::text(CURSOR, cursor + "\n"));
         let path = self.checkpoints.save(done, parts)?;
+        self.checkpoints.mark_best(self.best.as_ref())?;
         self.checkpoints.retain(config.train.keep_checkpoints)?;
         log::info!("saved {}", path.display());
         Ok(path)
@@ -139,6 +168,7 @@ impl<'r> Keeper<'r> {
                 initialisation: "function of seed and tensor name".into(),
             },
             skipped_in_a_row,
+            best: self.best,
             metrics_lines: done,
             fingerprints: self.fingerprints.clone(),
         }
@@ -167,6 +197,7 @@ pub(super) fn start(
     let Some(path) = checkpoint else {
         log::warn!("{} has no checkpoint: the run starts from its first step", folder.path().display());
         checkpoints.go_back_to(0)?;
+        checkpoints.mark_best(None)?;
         return Ok(Start::default());
     };
     let cursor = Cursor::read(&path)?;
@@ -174,9 +205,11 @@ pub(super) fn start(
     refuse_changes(&before, config, &cursor.fingerprints, fingerprints, &path, &resume.allow)?;
     if step_of(&path).is_some() {
         checkpoints.go_back_to(cursor.step)?;
+        checkpoints.mark_best(cursor.best.as_ref())?;
     }
     log::info!("resuming after step {} of {} from {}", cursor.step, cursor.steps, path.display());
-    Ok(Start { step: cursor.step, skipped_in_a_row: cursor.skipped_in_a_row, checkpoint: Some(path) })
+    let Cursor { step, skipped_in_a_row, best, .. } = cursor;
+    Ok(Start { step, skipped_in_a_row, best, checkpoint: Some(path) })
 }
 
 impl Cursor {
@@ -209,8 +242,13 @@ fn refuse_changes(
 ) -> Result<()> {
     let mut rows: Vec<[String; 3]> = vec![];
     rows.extend(changes(before, now, Subject::Resume).into_iter().map(|one| [one.key, one.before, one.now]));
-    const INPUTS: [(&str, &str); 4] =
-        [("model", "model.path"), ("teacher", "vra.teacher"), ("vae", "ross.vae"), ("data", "data.train")];
+    const INPUTS: [(&str, &str); 5] = [
+        ("model", "model.path"),
+        ("teacher", "vra.teacher"),
+        ("vae", "ross.vae"),
+        ("data", "data.train"),
+        ("validation", "data.validation"),
+    ];
     for (name, key) in INPUTS {
         let [was, is] = [hashes_before, hashes_now].map(|hashes| hashes.get(name).map(|hash| short(hash)));
         if was != is && was.is_some() && is.is_some() {

@@ -5,7 +5,7 @@ use super::errors;
 use super::session::{Culprit, Session};
 use crate::data::MicroBatch;
 use crate::error::Result;
-use crate::run::{Incident, Recorder};
+use crate::run::{Incident, Outcome, Recorder, Validation};
 
 /// Steps without a finite gradient, one after the other, that end a run.
 const MAX_SKIPPED: u64 = 3;
@@ -37,19 +37,24 @@ impl<'r> Guard<'r> {
         for defect in &micro_batch.batch.defects {
             log::warn!("a sample teaches nothing: {defect}");
         }
-        if micro_batch.batch.supervised == 0 {
-            let (step, samples) = (micro_batch.step, listed(&micro_batch.batch.samples));
-            log::warn!("step {step}: a micro-batch has no supervised token, so it has no language loss: {samples}");
+        if let Some(warning) = unsupervised(&micro_batch) {
+            log::warn!("{warning}");
         }
         self.pending.push(micro_batch);
     }
 
-    /// Records the step whose figures have come, if one has.
+    /// Records the step whose figures have come, if one has, with the evaluation that came after it.
     ///
     /// # Errors
     /// What device and disk can refuse; and too many steps in a row were not finite.
-    pub(super) fn record(&mut self, session: &mut Session, recorder: &mut Recorder<'_>) -> Result<()> {
+    pub(super) fn record(
+        &mut self,
+        session: &mut Session,
+        recorder: &mut Recorder<'_>,
+        validation: Option<Validation>,
+    ) -> Result<()> {
         let Some(outcome) = session.last()? else { return Ok(()) };
+        let outcome = Outcome { validation, ..outcome };
         recorder.step(&outcome)?;
         let (of_step, later) = self.pending.drain(..).partition(|micro_batch| micro_batch.step <= outcome.step);
         self.pending = later;
@@ -74,6 +79,13 @@ impl<'r> Guard<'r> {
         recorder.incident(&Incident { step: outcome.step, kind: "not_finite", culprit: &culprit })?;
         if self.skipped_in_a_row >= MAX_SKIPPED { Err(errors::not_finite(outcome.step, why)) } else { Ok(()) }
     }
+}
+
+/// What to say of a micro-batch that teaches no language.
+pub(super) fn unsupervised(micro_batch: &MicroBatch) -> Option<String> {
+    let (step, samples) = (micro_batch.step, listed(&micro_batch.batch.samples));
+    (micro_batch.batch.supervised == 0)
+        .then(|| format!("step {step}: a micro-batch has no supervised token, so it has no language loss: {samples}"))
 }
 
 fn describe(culprit: &Culprit, groups: &[&str]) -> String {

@@ -11,7 +11,7 @@
 //! 7. [`save`] writes what was trained.
 //!
 //! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`guard`] looks at every
-//! step's figures. [`report`] and [`inspect`] show what a run computes.
+//! step's figures, [`validation`] evaluates on samples that are not learnt from. [`report`] and [`inspect`] show what a run computes.
 
 mod bundle;
 mod checkpoint;
@@ -31,6 +31,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod update_graph;
+mod validation;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use viral_compiler::Target;
 use viral_runtime::{Device, DeviceOptions};
 
-use crate::config::Config;
+use crate::config::{Config, Kept};
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
 use crate::measure::Profiler;
@@ -50,12 +51,13 @@ pub use checkpoint::Resume;
 use checkpoint::{Keeper, Start};
 use guard::Guard;
 pub use inspect::Inspection;
-pub use open_data::{open_data, step_plan};
+pub use open_data::{open_data, open_datasets, step_plan};
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
 pub use report::{dump, plan_report};
 pub use session::{Culprit, Session};
 pub use speed::{StepShape, StepSpeed, measure_step};
+use validation::Validator;
 
 /// Threads that prepare batches ahead of the device.
 const WORKERS: usize = 2;
@@ -150,7 +152,8 @@ impl<'c> Training<'c> {
             Some(_) => Recorder::resume(&folder, RunRecord { resumed_from: Some(start.step), ..record })?,
             None => Recorder::start(&folder, record)?,
         };
-        let keeper = Keeper::new(&folder, &bundle, &plan, fingerprints, Arc::clone(&disk));
+        let mut keeper = Keeper::new(&folder, &bundle, &plan, fingerprints, start.best, Arc::clone(&disk));
+        let validator = Validator::new(&bundle, plan.steps());
         let schedule = LrSchedule::new(config.train.schedule, plan.steps(), config.train.warmup_ratio);
         let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
         let mut loader = Loader::start(dataset, prepare, bundle.geometry, Arc::clone(&plan), start.step, WORKERS)?;
@@ -159,27 +162,44 @@ impl<'c> Training<'c> {
         while let Some(micro_batch) = session.host("data", || loader.next()) {
             let micro_batch = micro_batch?;
             session.micro_batch(&micro_batch)?;
-            guard.record(&mut session, &mut recorder)?;
+            guard.record(&mut session, &mut recorder, None)?;
             let (step, is_last) = (micro_batch.step, micro_batch.index + 1 == micro_batch.of);
             guard.remember(micro_batch);
             if !is_last {
                 continue;
             }
             session.step(step, schedule.factor(step))?;
-            let (done, signal) = (step + 1, interrupt.signal());
-            if !keeper.is_due(done) && signal.is_none() {
+            let done = step + 1;
+            let validation = validator.as_ref().filter(|validator| validator.is_due(done));
+            let mut validation = validation.map(|validator| validator.run(&mut session, step)).transpose()?;
+            validation.iter_mut().for_each(|validation| keeper.judge(done, validation));
+            let (is_validated, is_best) = (validation.is_some(), validation.as_ref().is_some_and(|found| found.best));
+            let signal = interrupt.signal();
+            let is_saved = keeper.is_due(done) || is_best || signal.is_some();
+            if !is_saved && !is_validated {
                 continue;
             }
             // Figures of the steps done come first: what a checkpoint says is behind it is on the disk.
-            guard.record(&mut session, &mut recorder)?;
+            guard.record(&mut session, &mut recorder, validation)?;
+            recorder.restart_clock();
+            if !is_saved {
+                continue;
+            }
             recorder.sync()?;
             let checkpoint = keeper.save(&session, done, guard.skipped_in_a_row())?;
+            recorder.restart_clock();
             if let Some(signal) = signal.filter(|_| done < plan.steps()) {
                 recorder.interrupt()?;
                 return Err(errors::interrupted(signal, folder.path(), &checkpoint));
             }
         }
-        guard.record(&mut session, &mut recorder)?;
+        guard.record(&mut session, &mut recorder, None)?;
+        if config.output.adapter == Kept::Best
+            && let Some(best) = keeper.earlier_best(plan.steps())
+        {
+            log::info!("the results are those of {}", best.display());
+            session.restore(&best)?;
+        }
         save::adapter(&bundle, &session, &*disk, &folder.join("adapter"))?;
         save::model(&bundle, &session, &*disk, &folder.join("model"))?;
         let summary = recorder.finish()?;

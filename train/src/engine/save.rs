@@ -8,10 +8,11 @@ use std::path::Path;
 use viral_model::adapter::{Adapter, Parameter};
 use viral_model::weights::WeightPiece;
 
-use super::bundle::{Bundle, lora_config};
+use super::bundle::{Bundle, lora_config, residual_config};
 use super::init;
 use super::session::{Session, kept_tensors};
 use super::step_graph::trainable;
+use crate::config::Stage;
 use crate::error::{Error, Result};
 use crate::store::{Disk, Part, put, write_folder};
 
@@ -21,7 +22,12 @@ use crate::store::{Disk, Part, put, write_folder};
 /// What a device or a disk can refuse.
 pub(super) fn adapter(bundle: &Bundle, session: &Session, disk: &dyn Disk, dir: &Path) -> Result<()> {
     let adapter = trained(bundle, session)?;
-    write_folder(disk, dir, parts(&adapter, dir)?, false)
+    let mut parts = parts(&adapter, dir)?;
+    if bundle.config.train.stage == Stage::Pretrain {
+        let file = adapter.original_projector(dir)?;
+        parts.push(Part::pieces(file.name, file.pieces));
+    }
+    write_folder(disk, dir, parts, false)
 }
 
 /// The trained tensors that belong into an adapter directory, and an alignment projector that was kept frozen.
@@ -37,7 +43,7 @@ pub(super) fn trained(bundle: &Bundle, session: &Session) -> Result<Adapter> {
         parameters.insert(name, Parameter { shape: ty.shape, values });
     }
     let lora = trainable(&bundle.config).adapters.then(|| lora_config(&bundle.config));
-    Ok(Adapter { lora, parameters })
+    Ok(Adapter { lora, residual: residual_config(&bundle.config), parameters })
 }
 
 /// The files of an adapter directory.

@@ -1,6 +1,7 @@
 //! A run on a device: compiled plans, uploaded tensors, and one step after the other.
 
 mod diagnose;
+mod evaluate;
 pub(crate) mod features;
 mod memory;
 #[cfg(test)]
@@ -9,6 +10,8 @@ mod state;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use viral_compiler::ir::LeafKind;
 use viral_compiler::passes::Remat;
@@ -22,8 +25,7 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool, Stream, StreamOptions,
 use super::bundle::{Bundle, Networks};
 use super::init::Contents;
 use super::layout::{Entry, Flat, Layout, Rate};
-use super::stored::{EXACT, activation_type, storage_types};
-use super::{step_graph, update_graph};
+use super::{step_graph, stored, update_graph};
 use crate::config::{Config, Remat as RematChoice};
 use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
@@ -44,6 +46,7 @@ pub struct Session {
     buffers: HashMap<String, Buffer>,
     features: Features,
     plans: BTreeMap<Bucket, Executable>,
+    evaluations: BTreeMap<Bucket, Executable>,
     update: Executable,
     memory: MemoryReport,
     vra_weight: VraWeight,
@@ -79,6 +82,20 @@ struct Waiting {
     norms: Ticket,
     lr: f64,
     lr_projector: f64,
+    /// When the device had done it, as far as anybody has looked.
+    done: Arc<OnceLock<Instant>>,
+}
+
+/// What a session is made for.
+pub(crate) struct Extent<'a> {
+    /// Shapes of the micro-batches that are learnt from.
+    pub(crate) buckets: &'a BTreeSet<Bucket>,
+    /// Shapes of those that are only evaluated.
+    pub(crate) evaluated: &'a BTreeSet<Bucket>,
+    /// Optimiser steps of the run.
+    pub(crate) steps: u64,
+    /// Bytes of pictures' features that are remembered.
+    pub(crate) kept_features: u64,
 }
 
 /// The graph and the compiler's options for a bucket's plan.
@@ -96,9 +113,8 @@ pub(crate) fn step_plan_source(
         RematChoice::Cheap => Remat::Cheap,
     };
     let graph = step_graph::build(config, networks, shape);
-    let storage = storage_types(config, &graph);
-    let activations = activation_type(config);
-    (graph, Options { places: layout.places(), storage, activations, exact: EXACT, remat, ..Options::new(target.clone()) })
+    let options = stored::options(config, &graph, target);
+    (graph, Options { places: layout.places(), remat, ..options })
 }
 
 /// The trained tensors of a run: those of a micro-batch with one picture, which uses all of them.
@@ -129,8 +145,8 @@ fn smallest_graph(config: &Config, networks: &Networks) -> Graph {
 }
 
 impl Session {
-    /// Compiles a plan for every bucket and the optimiser, and uploads every tensor. Nothing is allocated on the device
-    /// after the first step.
+    /// Compiles a plan for every bucket, for the validation samples and the optimiser, and uploads every tensor. Nothing is
+    /// allocated on the device after the first step.
     ///
     /// # Errors
     /// A tensor that cannot be read, and everything that a device can refuse.
@@ -138,20 +154,21 @@ impl Session {
         let (config, plan) = (&bundle.config, bundle.step_plan());
         // Nobody asks again for a picture that comes once.
         let repeats = plan.steps() > plan.steps_per_epoch();
-        let kept = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
-        Self::with_contents(config, &bundle.networks, bundle, plan.steps(), kept, device, buckets)
+        let kept_features = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
+        let evaluated = &bundle.validation_buckets();
+        let extent = Extent { buckets, evaluated, steps: plan.steps(), kept_features };
+        Self::with_contents(config, &bundle.networks, bundle, &extent, device)
     }
 
-    /// As [`Session::new`], with content from elsewhere; up to `kept_features` bytes of features are remembered.
+    /// As [`Session::new`], with content from elsewhere.
     pub(crate) fn with_contents(
         config: &Config,
         networks: &Networks,
         contents: &dyn Contents,
-        steps: u64,
-        kept_features: u64,
+        extent: &Extent<'_>,
         device: &Device,
-        buckets: &BTreeSet<Bucket>,
     ) -> Result<Self> {
+        let Extent { buckets, evaluated, steps, kept_features } = *extent;
         let config = config.clone();
         let layout = layout_of(&config, networks, device.target());
         let mut plans = Vec::new();
@@ -159,8 +176,13 @@ impl Session {
             let (graph, options) = step_plan_source(&config, networks, &layout, bucket, device.target());
             plans.push((bucket, compile(&graph, &options)?));
         }
+        let mut evaluations = Vec::new();
+        for &bucket in evaluated {
+            let (graph, options) = evaluate::source(&config, networks, &layout, bucket, device.target());
+            evaluations.push((bucket, compile(&graph, &options)?));
+        }
         let mut frozen = Vec::new();
-        for (what, graph, options) in features::sources(&config, networks, buckets, device.target()) {
+        for (what, graph, options) in features::sources(&config, networks, &(buckets | evaluated), device.target()) {
             frozen.push((what, compile(&graph, &options)?));
         }
         let update = update_graph::build(&config.train, &layout);
@@ -169,7 +191,10 @@ impl Session {
         let mut buffers = HashMap::new();
         allocate_state(contents, device, &layout, &mut buffers)?;
         let mut slots = SlotPool::new();
-        let every = || plans.iter().map(|(_, plan)| plan).chain(frozen.iter().map(|(_, plan)| plan)).chain([&update]);
+        let every = || {
+            let of_buckets = plans.iter().chain(&evaluations).map(|(_, plan)| plan);
+            of_buckets.chain(frozen.iter().map(|(_, plan)| plan)).chain([&update])
+        };
         for plan in every() {
             slots.reserve(plan);
             allocate_ports(contents, device, plan, &mut buffers)?;
@@ -179,16 +204,18 @@ impl Session {
         };
         let memory = total_memory(every(), &layout);
         let update_plan = bind(&update, &mut slots)?;
-        let plans = plans
-            .into_iter()
-            .map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?)))
-            .collect::<Result<BTreeMap<_, _>>>()?;
+        let mut bind_all = |plans: Vec<(Bucket, Plan)>| {
+            plans.into_iter().map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?))).collect::<Result<_>>()
+        };
+        let (plans, evaluations) = (bind_all(plans)?, bind_all(evaluations)?);
         let frozen = frozen
             .into_iter()
             .map(|(what, plan)| Ok((what, bind(&plan, &mut slots)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let mut stream = Stream::new(device, StreamOptions::default())?;
         reserve_reads(&mut stream, &update_plan, config.train.accumulation, config.vra.layers.len())?;
+        // Checkpoints read through staging memory that the first read allocates: now, and not hours into a run.
+        device.read(&output(&update_plan, update_graph::NORMS)?.0, 0..4)?;
         let device = device.clone();
         let vra_weight = VraWeight::new(&config.vra, steps);
         let features = Features::new(frozen, kept_features, &mut stream)?;
@@ -200,6 +227,7 @@ impl Session {
             buffers,
             features,
             plans,
+            evaluations,
             update: update_plan,
             memory,
             vra_weight,
@@ -306,10 +334,14 @@ impl Session {
         replay(&mut self.stream, &mut self.profiler, &self.update)?;
         let (buffer, range) = output(&self.update, update_graph::NORMS)?;
         let norms = self.stream.read_later(&buffer, range)?;
-        // Without it the copy would travel with the next step's work, and reading would wait for that.
-        self.stream.flush()?;
+        // Sent now, or the copy would travel with the next step's work, and reading would wait for that.
+        let done = Arc::new(OnceLock::new());
+        let clock = Arc::clone(&done);
+        self.stream.flush_then(move || {
+            clock.get_or_init(Instant::now);
+        })?;
         let current = std::mem::take(&mut self.current);
-        self.waiting = Some(Waiting { step, current, norms, lr, lr_projector });
+        self.waiting = Some(Waiting { step, current, norms, lr, lr_projector, done });
         Ok(())
     }
 
@@ -362,7 +394,7 @@ impl Session {
     }
 
     fn outcome(&mut self, waiting: Waiting) -> Result<Outcome> {
-        let Waiting { step, current, norms, lr, lr_projector } = waiting;
+        let Waiting { step, current, norms, lr, lr_projector, done } = waiting;
         let ([mut lm, mut vra, mut ross], mut layers) = ([Mean::default(); 3], BTreeMap::<usize, Mean>::new());
         for micro in current.losses {
             let losses = self.floats(micro.losses)?;
@@ -400,6 +432,8 @@ impl Session {
             grad_norm_groups: groups,
             padding_share: 1.0 - current.tokens as f64 / current.positions.max(1) as f64,
             device_bytes: self.device.memory().live_bytes,
+            done: done.get().copied().unwrap_or_else(Instant::now),
+            validation: None,
         })
     }
 

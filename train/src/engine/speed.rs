@@ -8,7 +8,7 @@ use viral_runtime::Device;
 
 use super::bundle::Networks;
 use super::init::MadeUp;
-use super::session::Session;
+use super::session::{Extent, Session};
 use crate::config::Config;
 use crate::data::{Batch, Geometry, MicroBatch, NONE, Row, Sample};
 use crate::error::Result;
@@ -64,8 +64,9 @@ pub fn measure_step(
     let rows: Vec<Row> = (0..shape.batch).map(|index| row(index, shape, geometry)).collect();
     let batch = Batch::assemble(&rows, geometry);
     let bucket = batch.bucket;
-    let mut session =
-        Session::with_contents(config, &networks, &MadeUp, steps + 1, 0, device, &BTreeSet::from([bucket]))?;
+    let (buckets, evaluated) = (&BTreeSet::from([bucket]), &BTreeSet::new());
+    let extent = Extent { buckets, evaluated, steps: steps + 1, kept_features: 0 };
+    let mut session = Session::with_contents(config, &networks, &MadeUp, &extent, device)?;
     let mut micro_batch = MicroBatch { step: 0, epoch: 0, index: 0, of: 1, batch };
     let (mut forward, mut update) = (Vec::new(), Vec::new());
     for step in 0..=steps {

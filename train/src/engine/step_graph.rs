@@ -53,17 +53,19 @@ pub(crate) const BLANK: &str = "blank_latents";
 /// Builds the graph for micro-batches of one shape, from features to gradients.
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
-    let given = (shape.images > 0).then(|| {
-        let latents = reconstructs(config, shape.batch, shape.images);
-        let frozen = build_features(config, networks, [shape.images, shape.tiles], latents);
-        Frozen {
-            features: given(&mut g, &frozen, FEATURES),
-            targets: wants_teacher(config).then(|| given(&mut g, &frozen, TARGETS)),
-            latents: latents.then(|| given(&mut g, &frozen, LATENTS)),
-            blank: needs_blank(config, shape.batch, shape.images).then(|| given(&mut g, &build_blank(networks), BLANK)),
-        }
-    });
-    step(&mut g, config, networks, shape, given);
+    let frozen = given_frozen(&mut g, config, networks, shape);
+    step(&mut g, config, networks, shape, frozen);
+    g
+}
+
+/// As [`build`], from features to losses: what the model makes of samples that it does not learn from. There is no dropout.
+pub(crate) fn build_evaluation(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
+    let mut g = Graph::new();
+    let mut config = config.clone();
+    config.lora.dropout = 0.0;
+    let frozen = given_frozen(&mut g, &config, networks, shape);
+    let losses = losses(&mut g, &config, networks, shape, frozen);
+    losses.output(&mut g);
     g
 }
 
@@ -114,6 +116,20 @@ pub(crate) fn build_whole(config: &Config, networks: &Networks, shape: BatchShap
     let frozen = (shape.images > 0).then(|| frozen(&mut g, config, networks, shape));
     let landmarks = step(&mut g, config, networks, shape, frozen);
     (g, landmarks)
+}
+
+/// What the frozen networks make of the pictures, as inputs.
+fn given_frozen(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape) -> Option<Frozen> {
+    (shape.images > 0).then(|| {
+        let latents = reconstructs(config, shape.batch, shape.images);
+        let frozen = build_features(config, networks, [shape.images, shape.tiles], latents);
+        Frozen {
+            features: given(g, &frozen, FEATURES),
+            targets: wants_teacher(config).then(|| given(g, &frozen, TARGETS)),
+            latents: latents.then(|| given(g, &frozen, LATENTS)),
+            blank: needs_blank(config, shape.batch, shape.images).then(|| given(g, &build_blank(networks), BLANK)),
+        }
+    })
 }
 
 /// An input that is an output of another graph.
@@ -190,15 +206,10 @@ fn step(
     };
     let (share, vra_weight, ross_weight) = (scalar(g, 0), scalar(g, 1), scalar(g, 2));
 
-    let forward = forward(g, config, networks, shape, frozen);
-    // Before the language-model loss: the last block of a graph is not computed again, and the head is better not.
-    let reconstruction = g.scoped("loss_ross", |g| reconstruction_loss(g, config, networks, shape, &forward));
-    let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
-    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
-    let (lm, vra) = (language.loss, alignment.as_ref().map(|alignment| alignment.loss));
-
-    let mut loss = lm;
-    for (part, weight) in [(vra, vra_weight), (reconstruction, ross_weight)] {
+    let losses = losses(g, config, networks, shape, frozen);
+    let mut loss = losses.language.loss;
+    let vra = losses.alignment.as_ref().map(|alignment| alignment.loss);
+    for (part, weight) in [(vra, vra_weight), (losses.reconstruction, ross_weight)] {
         if let Some(part) = part {
             let weighted = g.mul(part, weight);
             loss = g.add(loss, weighted);
@@ -206,12 +217,9 @@ fn step(
     }
     let loss = g.mul(loss, share);
     accumulate_gradients(g, loss);
+    losses.output(g);
 
-    let zero = g.constant(DType::F32, 0.0, &[]);
-    let parts = [lm, vra.unwrap_or(zero), reconstruction.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
-    let losses = g.concat(&parts, 0);
-    g.output(LOSSES, losses);
-
+    let Losses { forward, language, alignment, .. } = losses;
     let states = forward.states.iter().enumerate().map(|(index, &state)| (format!("hidden.{index}"), state));
     let mut landmarks: Vec<(String, Value)> = states.collect();
     landmarks.push(("logits".into(), language.logits));
@@ -219,6 +227,36 @@ fn step(
     landmarks.extend(frozen.and_then(|frozen| frozen.latents).map(|latents| ("latents".into(), latents)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
     landmarks
+}
+
+/// The losses of a micro-batch.
+struct Losses {
+    forward: Forward,
+    language: Language,
+    /// Nothing where nothing is aligned.
+    alignment: Option<Aligned>,
+    /// Nothing where nothing is reconstructed.
+    reconstruction: Option<Value>,
+}
+
+impl Losses {
+    /// Makes [`LOSSES`] an output.
+    fn output(&self, g: &mut Graph) {
+        let zero = g.constant(DType::F32, 0.0, &[]);
+        let vra = self.alignment.as_ref().map_or(zero, |alignment| alignment.loss);
+        let parts = [self.language.loss, vra, self.reconstruction.unwrap_or(zero)].map(|part| g.reshape(part, &[1]));
+        let losses = g.concat(&parts, 0);
+        g.output(LOSSES, losses);
+    }
+}
+
+fn losses(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, frozen: Option<Frozen>) -> Losses {
+    let forward = forward(g, config, networks, shape, frozen);
+    // Before the language-model loss: the last block of a graph is not computed again, and the head is better not.
+    let reconstruction = g.scoped("loss_ross", |g| reconstruction_loss(g, config, networks, shape, &forward));
+    let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
+    let alignment = g.scoped("loss_vra", |g| alignment_loss(g, config, shape, &forward));
+    Losses { forward, language, alignment, reconstruction }
 }
 
 /// What the losses are made of.

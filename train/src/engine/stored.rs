@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use viral_compiler::Graph;
 use viral_compiler::passes::tables;
 use viral_compiler::storage;
 use viral_compiler::types::{DType, TensorType};
+use viral_compiler::{Graph, Options, Target};
 use viral_model::graph::{LeafSource, Origin};
 use viral_runtime::{Buffer, Device};
 
@@ -21,7 +21,7 @@ pub(crate) const PIECE: usize = 1 << 20;
 /// `model.base` is about the matrices of the language model. Types with scales would cost tables of tokens and the vision
 /// networks more precision than they save memory: those are bf16 then. Vectors, convolutions, computed tables and what a run
 /// adds to the model are f32.
-pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
+fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
     let base = base(config);
     let other = if base.has_scales() { DType::BF16 } else { base };
     let stored = tables(graph).filter_map(|leaf| {
@@ -35,8 +35,18 @@ pub(crate) fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, 
     stored.collect()
 }
 
+/// The compiler's options for a graph, as far as the configuration says how numbers are stored.
+pub(crate) fn options(config: &Config, graph: &Graph, target: &Target) -> Options {
+    Options {
+        storage: storage_types(config, graph),
+        activations: activation_type(config),
+        exact: EXACT,
+        ..Options::new(target.clone())
+    }
+}
+
 /// What kernels keep in memory for one another.
-pub(crate) fn activation_type(config: &Config) -> DType {
+fn activation_type(config: &Config) -> DType {
     match config.train.precision {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
@@ -45,7 +55,7 @@ pub(crate) fn activation_type(config: &Config) -> DType {
 }
 
 /// Scopes whose values stay f32: comparing directions of vectors, and reconstruction as a whole.
-pub(crate) const EXACT: &[&str] = &["loss_vra", "loss_ross"];
+const EXACT: &[&str] = &["loss_vra", "loss_ross"];
 
 /// What the matrices of the language model are stored as.
 fn base(config: &Config) -> DType {

@@ -194,6 +194,45 @@ impl Session {
     }
 }
 
+/// a step in which nothing is supervised has no language loss, not one of 0, and its samples are named.
+#[test]
+fn a_step_without_supervised_tokens_has_no_language_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config("gqa", folder.path());
+    // The header is right and the pixels are not, so that the picture's row is known and teaches nothing.
+    let picture = fs::read(config.data.images.join("square.png")).unwrap();
+    let mut damaged = picture.clone();
+    damaged[picture.len() / 2..picture.len() / 2 + 8].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(folder.path().join("damaged.png"), damaged).unwrap();
+    fs::write(folder.path().join("whole.png"), picture).unwrap();
+    let record = |id: &str, image: &str| {
+        serde_json::json!({"id": id, "image": image, "conversations": [
+            {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A square."}]})
+    };
+    let records = serde_json::json!([record("bad", "damaged.png"), record("good", "whole.png")]);
+    config.data.train = folder.path().join("train.json");
+    fs::write(&config.data.train, records.to_string()).unwrap();
+    config.data.images = folder.path().to_owned();
+    config.data.on_bad_sample = crate::config::OnBadSample::Skip;
+    (config.train.batch, config.train.accumulation, config.train.steps) = (1, 1, 2);
+    train(&config).unwrap_or_else(|error| panic!("{error}"));
+
+    let text = fs::read_to_string(config.output.dir.join("metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0]["loss_lm"].is_null() && lines[0]["loss"].is_null(), "{text}");
+    assert_eq!(lines[0]["supervised_tokens"], 0);
+    assert!(lines[1]["loss_lm"].as_f64().unwrap() > 0.0, "{text}");
+    assert!(lines.iter().all(|line| line["skipped"] == false), "{text}");
+
+    let bundle = Bundle::open(&config).unwrap_or_else(|error| panic!("{error}"));
+    let plan = Arc::new(bundle.step_plan());
+    let loader = Loader::start(bundle.dataset.clone(), bundle.prepare.clone(), bundle.geometry, plan, 0, 1).unwrap();
+    let warnings: Vec<Option<String>> = loader.map(|batch| guard::unsupervised(&batch.unwrap())).collect();
+    let warning = warnings[0].as_ref().unwrap();
+    assert!(warning.contains("step 0") && warning.contains("bad (record 0)"), "{warning}");
+    assert_eq!(warnings[1], None);
+}
+
 #[test]
 fn three_bad_steps_end_a_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -36,7 +36,8 @@ pub struct StepMetrics {
     pub tokens: u64,
     /// Tokens that the language-model loss is taken over.
     pub supervised_tokens: u64,
-    /// Wall-clock time of the step.
+    /// Wall-clock time from the end of the step before, on the device, to the end of this one; evaluations and checkpoints
+    /// between them do not count.
     pub seconds: f64,
     /// `tokens` per second of wall-clock time.
     pub tokens_per_second: f64,
@@ -51,6 +52,9 @@ pub struct StepMetrics {
     /// L2 norm over the gradients of each group of tensors that are updated alike.
     #[serde(default, deserialize_with = "numbers_or_nan")]
     pub grad_norm_groups: BTreeMap<String, f64>,
+    /// The evaluation after the step, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// Share of the positions that held padding.
     #[serde(default)]
     pub padding_share: f64,
@@ -60,6 +64,29 @@ pub struct StepMetrics {
     /// Bytes of main memory in use, where the system tells.
     #[serde(default)]
     pub host_bytes: Option<u64>,
+}
+
+/// The losses on samples that a run does not learn from, after a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// The total of the losses, weighted as in the step.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss: f64,
+    /// Language-model loss, mean over all supervised tokens.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss_lm: f64,
+    /// Alignment loss before weighting, mean over all aligned pictures; 0 where nothing is aligned.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub loss_vra: f64,
+    /// Reconstruction loss before weighting, mean over all samples; 0 where nothing is reconstructed.
+    #[serde(default, deserialize_with = "number_or_nan")]
+    pub loss_ross: f64,
+    /// Samples.
+    pub samples: u64,
+    /// Tokens that the language-model loss is taken over.
+    pub supervised_tokens: u64,
+    /// Whether the language-model loss is the lowest of the run so far.
+    pub best: bool,
 }
 
 /// The file while a run writes to it. Each step reaches the operating system as one whole line.
@@ -181,6 +208,7 @@ pub(super) mod tests {
             loss_ross: 0.0,
             loss_vra_layers: BTreeMap::from([(16, -0.2)]),
             grad_norm_groups: BTreeMap::from([("main".into(), 1.25)]),
+            validation: None,
             padding_share: 0.125,
             device_bytes: 1 << 20,
             host_bytes: Some(1 << 21),

@@ -21,7 +21,7 @@ pub mod terminal;
 
 pub use folder::RunFolder;
 pub use interrupt::{Interrupt, Signal};
-pub use metrics::{MetricsFile, StepMetrics, read_metrics};
+pub use metrics::{MetricsFile, StepMetrics, Validation, read_metrics};
 pub use plot::loss_svg;
 pub use progress::duration;
 pub use record::{DeviceRecord, RunRecord, Status};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::metrics::StepMetrics;
+use super::metrics::{StepMetrics, Validation};
 use super::terminal;
 
 /// Shows steps on standard error: one line that moves on a terminal, and lines at intervals elsewhere.
@@ -47,6 +47,9 @@ impl Progress {
             _ => metrics.seconds,
         };
         self.pace = Some(pace);
+        if let Some(validation) = &metrics.validation {
+            log::info!("{}", validation_line(metrics.step + 1, validation));
+        }
         let done = metrics.step + 1;
         let left = self.steps.saturating_sub(done);
         let line = status_line(metrics, self.steps, pace * left as f64);
@@ -90,6 +93,17 @@ fn status_line(metrics: &StepMetrics, steps: u64, left: f64) -> String {
         metrics.grad_norm,
         count(metrics.tokens_per_second),
         duration(left),
+    )
+}
+
+/// An evaluation in words.
+fn validation_line(done: u64, validation: &Validation) -> String {
+    let Validation { loss_lm, loss_vra, samples, best, .. } = validation;
+    let best = if *best { ", the best so far" } else { "" };
+    format!(
+        "validation after {done} steps on {samples} samples: lm {}, vra {}{best}",
+        loss(*loss_lm).trim(),
+        alignment(*loss_vra).trim()
     )
 }
 
@@ -155,6 +169,21 @@ mod tests {
         );
         let line = status_line(&StepMetrics { loss_ross: 0.875, ..sample(11) }, 60, 42.4);
         assert!(line.contains("  vra -0.2000  ross 0.8750  lr 1.00e-4"), "{line}");
+    }
+
+    #[test]
+    fn an_evaluation_reads_well() {
+        let validation = Validation {
+            loss: 1.4,
+            loss_lm: 1.5,
+            loss_vra: 0.0,
+            loss_ross: 0.0,
+            samples: 20,
+            supervised_tokens: 90,
+            best: true,
+        };
+        let line = validation_line(60, &validation);
+        assert_eq!(line, "validation after 60 steps on 20 samples: lm 1.5000, vra –, the best so far");
     }
 
     #[test]

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::events::{self, EventFile};
 use super::folder::RunFolder;
 use super::host;
-use super::metrics::{MetricsFile, StepMetrics, read_metrics};
+use super::metrics::{MetricsFile, StepMetrics, Validation, read_metrics};
 use super::plot::loss_svg;
 use super::progress::Progress;
 use super::record::{RunRecord, Status};
 use crate::error::{Error, Result};
 
-/// What a training step reports; [`Recorder::step`] adds the time.
+/// What a training step reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Counts from 0.
@@ -49,6 +49,10 @@ pub struct Outcome {
     pub padding_share: f64,
     /// Bytes of device memory in use.
     pub device_bytes: u64,
+    /// When the device had done the step.
+    pub done: Instant,
+    /// The evaluation after the step, where there was one.
+    pub validation: Option<Validation>,
 }
 
 /// Something in a run that a user should know of; a line of `incidents.jsonl`.
@@ -138,20 +142,24 @@ impl<'run> Recorder<'run> {
         })
     }
 
-    /// Records a step that took the time since the one before.
+    /// Records a step that took the time from the end of the one before to its own.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::error::Kind::Io) if the disk refuses.
     pub fn step(&mut self, outcome: &Outcome) -> Result<()> {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.previous).as_secs_f64();
-        self.previous = now;
+        let seconds = outcome.done.saturating_duration_since(self.previous).as_secs_f64();
+        self.previous = self.previous.max(outcome.done);
         let metrics = with_time(outcome, seconds);
         self.metrics.append(&metrics)?;
         self.events.step(metrics.step, &scalars(&metrics))?;
         self.progress.step(&metrics);
         self.remember(metrics);
         Ok(())
+    }
+
+    /// Leaves the time since the last step out of the next one's: it went into something else.
+    pub fn restart_clock(&mut self) {
+        self.previous = Instant::now();
     }
 
     fn remember(&mut self, metrics: StepMetrics) {
@@ -241,6 +249,7 @@ fn with_time(outcome: &Outcome, seconds: f64) -> StepMetrics {
         loss_ross: outcome.loss_ross,
         loss_vra_layers: outcome.loss_vra_layers.clone(),
         grad_norm_groups: outcome.grad_norm_groups.clone(),
+        validation: outcome.validation.clone(),
         padding_share: outcome.padding_share,
         device_bytes: outcome.device_bytes,
         host_bytes: host::resident_bytes(),
@@ -268,6 +277,15 @@ fn scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
         ("memory/device_mib".to_owned(), metrics.device_bytes as f64 / MIB),
         ("guard/skipped".to_owned(), f64::from(u8::from(metrics.skipped))),
     ];
+    if let Some(Validation { loss, loss_lm, loss_vra, loss_ross, .. }) = metrics.validation {
+        let losses = [
+            ("validation/total", loss),
+            ("validation/lm", loss_lm),
+            ("validation/vra", where_any(loss_vra)),
+            ("validation/ross", where_any(loss_ross)),
+        ];
+        scalars.extend(losses.map(|(name, loss)| (name.to_owned(), loss)));
+    }
     scalars.extend(metrics.host_bytes.map(|bytes| ("memory/host_mib".to_owned(), bytes as f64 / MIB)));
     scalars.extend(metrics.loss_vra_layers.iter().map(|(layer, loss)| (format!("loss_vra/layer_{layer}"), *loss)));
     scalars.extend(metrics.grad_norm_groups.iter().map(|(group, norm)| (format!("grad_norm/{group}"), *norm)));
@@ -299,6 +317,8 @@ mod tests {
             grad_norm_groups: BTreeMap::from([("main".into(), 1.0)]),
             padding_share: 0.25,
             device_bytes: 1 << 20,
+            done: Instant::now(),
+            validation: None,
         }
     }
 

@@ -1,12 +1,27 @@
 //! The checkpoints of a run: folders `step-N`, N the number of optimiser steps that have been done.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::disk::Disk;
-use super::folder::{Part, with_suffix, write_folder};
+use super::folder::{Part, refused, with_suffix, write_folder};
 use super::manifest::Manifest;
 use crate::error::{Error, Result};
+
+/// Which checkpoint is the best, in `checkpoints/best.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Optimiser steps that it has done.
+    pub step: u64,
+    /// Its language-model loss on the samples that the run does not learn from.
+    pub loss_lm: f64,
+}
+
+/// The file that names the best checkpoint.
+const BEST: &str = "best.json";
 
 /// The checkpoints of one run folder.
 #[derive(Clone, Debug)]
@@ -46,20 +61,49 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// Removes the oldest checkpoints until `keep` are left; 0 keeps all.
+    /// Removes all but the `keep` newest checkpoints and the best one; 0 keeps all.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn retain(&self, keep: usize) -> Result<()> {
-        let steps = self.steps();
+        let (steps, best) = (self.steps(), self.best().map(|best| best.step));
         let surplus = if keep == 0 { 0 } else { steps.len().saturating_sub(keep) };
-        for &step in steps.iter().take(surplus) {
+        for &step in steps.iter().take(surplus).filter(|&&step| Some(step) != best) {
             // Half removed it must not look like a checkpoint.
             let (path, leaving) = (self.path(step), with_suffix(&self.path(step), ".old.part"));
             let removed = self.disk.rename(&path, &leaving).and_then(|()| self.disk.remove_dir(&leaving));
             removed.map_err(|error| Error::io("remove an old checkpoint", &path, &error))?;
         }
         Ok(())
+    }
+
+    /// Notes which checkpoint is the best; as a whole or not at all.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn mark_best(&self, best: Option<&Best>) -> Result<()> {
+        let path = self.root.join(BEST);
+        let Some(best) = best else {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, &error)),
+                _ => Ok(()),
+            };
+        };
+        if self.best().as_ref() == Some(best) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(best)
+            .map_err(|error| Error::internal("cannot note the best checkpoint", error.to_string()))?;
+        let (text, next) = (format!("{text}\n"), self.root.join(format!("{BEST}.new")));
+        let failed = |error| refused(&*self.disk, &path, &self.root, text.len() as u64, &error);
+        let mut file = self.disk.create(&next).map_err(failed)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync()).map_err(failed)?;
+        self.disk.rename(&next, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(failed)
+    }
+
+    /// The best checkpoint, if the run is evaluated and has noted one.
+    pub fn best(&self) -> Option<Best> {
+        serde_json::from_slice(&std::fs::read(self.root.join(BEST)).ok()?).ok()
     }
 
     /// The steps that have a checkpoint, complete or not, in rising order.

@@ -145,7 +145,7 @@ impl<W: Write + ?Sized> Write for Hashing<'_, W> {
 }
 
 /// The error for an operation on `path` that the disk refused.
-fn refused(disk: &dyn Disk, path: &Path, parent: &Path, need: u64, error: &io::Error) -> Error {
+pub(super) fn refused(disk: &dyn Disk, path: &Path, parent: &Path, need: u64, error: &io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full(path, need, disk.available(parent), error),
         _ => Error::io("write", path, error),

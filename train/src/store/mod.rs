@@ -14,7 +14,7 @@ mod manifest;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoints::{Checkpoints, step_of};
+pub use checkpoints::{Best, Checkpoints, step_of};
 pub use disk::{Disk, DiskFile, SystemDisk};
 pub(crate) use folder::put;
 pub use folder::{Part, write_folder};

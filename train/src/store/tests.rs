@@ -20,7 +20,11 @@ fn parts(step: u64) -> Vec<Part<'static>> {
 /// Saves three checkpoints of which two are kept; the steps whose saving returned without an error.
 fn save_three(run: &Path, disk: &FaultyDisk) -> Vec<u64> {
     let checkpoints = Checkpoints::new(run, Arc::new(disk.clone()));
-    let save = |&step: &u64| checkpoints.save(step, parts(step)).and_then(|_| checkpoints.retain(2)).is_ok();
+    let save = |&step: &u64| {
+        let best = Best { step: if step == 20 { 10 } else { step }, loss_lm: 1.0 / step as f64 };
+        let saved = checkpoints.save(step, parts(step)).and_then(|_| checkpoints.mark_best(Some(&best)));
+        saved.and_then(|()| checkpoints.retain(2)).is_ok()
+    };
     [10, 20, 30].into_iter().take_while(save).collect()
 }
 
@@ -55,6 +59,15 @@ fn checkpoints_are_saved_found_and_thinned_out() {
     checkpoints.save(40, parts(40)).unwrap();
     checkpoints.retain(0).unwrap();
     assert_eq!(checkpoints.steps(), [20, 40]);
+    // The best one is no surplus.
+    let best = Best { step: 20, loss_lm: 1.5 };
+    checkpoints.mark_best(Some(&best)).unwrap();
+    checkpoints.save(50, parts(50)).unwrap();
+    checkpoints.retain(1).unwrap();
+    assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![20, 50], Some(best)));
+    checkpoints.mark_best(None).unwrap();
+    checkpoints.retain(1).unwrap();
+    assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![50], None));
 }
 
 #[test]

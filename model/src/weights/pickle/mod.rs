@@ -8,6 +8,7 @@ mod archive;
 mod legacy;
 mod machine;
 mod value;
+mod write;
 mod zip;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::ops::Range;
 use safetensors::Dtype;
 
 use self::value::{Id, Store, Tensor, Value};
+pub use self::write::pytorch_pieces;
 use super::file::{Entry, Place};
 use super::printable;
 

@@ -15,8 +15,7 @@ use super::{Session, micro_batch_inputs};
 use crate::data::MicroBatch;
 use crate::engine::bundle::Bundle;
 use crate::engine::layout::Flat;
-use crate::engine::stored::storage_types;
-use crate::engine::{step_graph, update_graph};
+use crate::engine::{step_graph, stored, update_graph};
 use crate::error::Result;
 
 /// Output of the second computation: bad elements of each value that is watched.
@@ -81,8 +80,8 @@ impl Session {
         let (mut graph, landmarks) = step_graph::build_whole(&self.config, networks, shape);
         let watched = watch(&mut graph, landmarks);
 
-        let storage = storage_types(&self.config, &graph);
-        let options = Options { places: self.layout.places(), storage, ..Options::new(self.device.target().clone()) };
+        let options = stored::options(&self.config, &graph, self.device.target());
+        let options = Options { places: self.layout.places(), ..options };
         let plan = compile(&graph, &options)?;
         let counts = self.device.buffer(COUNTS, (watched.len() as u64 * 4).next_multiple_of(16))?;
         let mut extra: HashMap<&str, Buffer> = HashMap::from([(COUNTS, counts.clone())]);

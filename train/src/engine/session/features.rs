@@ -14,8 +14,7 @@ use super::replay;
 use crate::config::Config;
 use crate::data::Bucket;
 use crate::engine::bundle::Networks;
-use crate::engine::step_graph;
-use crate::engine::stored::{EXACT, activation_type, storage_types};
+use crate::engine::{step_graph, stored};
 use crate::error::Result;
 use crate::measure::Profiler;
 
@@ -72,9 +71,8 @@ pub(crate) fn sources(
     let blank = blank.then(|| (Pictures::Blank, step_graph::build_blank(networks)));
     let graphs = blank.into_iter().chain(seen.into_iter().map(graph));
     let with_options = |(pictures, graph): (Pictures, Graph)| {
-        let storage = storage_types(config, &graph);
-        let activations = activation_type(config);
-        (pictures, graph, Options { storage, activations, exact: EXACT, ..Options::new(target.clone()) })
+        let options = stored::options(config, &graph, target);
+        (pictures, graph, options)
     };
     graphs.map(with_options).collect()
 }

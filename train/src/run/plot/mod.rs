@@ -2,7 +2,7 @@
 //!
 //! The panels share the step axis: the language-model loss with the total above, alignment and reconstruction loss below. Each curve
 //! is drawn twice, faint as measured and strong as a local linear fit, which follows a falling curve without lagging
-//! behind it as a moving average would.
+//! behind it as a moving average would. Evaluations on other samples join the panel of their loss.
 
 mod axis;
 mod curve;
@@ -12,7 +12,7 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::metrics::StepMetrics;
+use super::metrics::{StepMetrics, Validation};
 use super::progress::{count, duration};
 use curve::Curve;
 use panel::{Panel, Series};
@@ -31,6 +31,7 @@ const LM: &str = "#2563eb";
 const VRA: &str = "#ea580c";
 const ROSS: &str = "#0d9488";
 const TOTAL: &str = "#64748b";
+const VALIDATION: &str = "#059669";
 
 /// The drawing of a run called `name`, as a complete SVG document. The panels of alignment and reconstruction are left out
 /// where there was none; without any step the axes stay empty.
@@ -42,19 +43,37 @@ pub fn loss_svg(steps: &[StepMetrics], name: &str) -> String {
     let vra = Series { label: "alignment (VRA)", color: VRA, dashed: false, curve: curve(|m| where_any(m.loss_vra)) };
     let ross =
         Series { label: "reconstruction (ROSS)", color: ROSS, dashed: false, curve: curve(|m| where_any(m.loss_ross)) };
+    let validation = |value: fn(&Validation) -> f64| {
+        let points = steps.iter().filter_map(|m| Some((m.step as f64, value(m.validation.as_ref()?))));
+        let curve = Curve::new(points);
+        let is_there = curve.points.iter().any(|(_, loss)| loss.is_finite());
+        is_there.then_some(Series { label: "validation", color: VALIDATION, dashed: false, curve })
+    };
     let is_there = |loss: fn(&StepMetrics) -> f64| steps.iter().any(|m| loss(m) != 0.0);
     let mut lower = Vec::new();
-    for (title, is_there, series) in
-        [("Alignment loss", is_there(|m| m.loss_vra), vra), ("Reconstruction loss", is_there(|m| m.loss_ross), ross)]
-    {
+    for (title, is_there, series, held_out) in [
+        ("Alignment loss", is_there(|m| m.loss_vra), vra, validation(|v| where_any(v.loss_vra))),
+        ("Reconstruction loss", is_there(|m| m.loss_ross), ross, validation(|v| where_any(v.loss_ross))),
+    ] {
         if is_there {
             let top = 340.0 + DISTANCE * lower.len() as f64;
-            lower.push(Panel { title, top, bottom: top + LOWER, series: vec![series] });
+            lower.push(Panel {
+                title,
+                top,
+                bottom: top + LOWER,
+                series: [series].into_iter().chain(held_out).collect(),
+            });
         }
     }
+    let held_out = validation(|v| v.loss_lm);
     let first = match lower.len() {
-        0 => Panel { title: "Loss", top: 108.0, bottom: 450.0, series: vec![lm] },
-        _ => Panel { title: "Loss", top: 108.0, bottom: 286.0, series: vec![total, lm] },
+        0 => Panel { title: "Loss", top: 108.0, bottom: 450.0, series: [lm].into_iter().chain(held_out).collect() },
+        _ => Panel {
+            title: "Loss",
+            top: 108.0,
+            bottom: 286.0,
+            series: [total, lm].into_iter().chain(held_out).collect(),
+        },
     };
     let height = HEIGHT + DISTANCE * lower.len().saturating_sub(1) as f64;
     let panels: Vec<Panel> = [first].into_iter().chain(lower).collect();

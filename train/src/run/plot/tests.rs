@@ -68,6 +68,29 @@ fn reconstruction_has_a_panel_beside_or_without_alignment() {
 }
 
 #[test]
+fn evaluations_are_drawn_beside_what_is_learnt() {
+    let evaluated = |aligned| {
+        let mut steps = run(60, aligned);
+        for step in steps.iter_mut().skip(9).step_by(10) {
+            let (loss_lm, loss_vra) = (step.loss_lm + 0.2, step.loss_vra);
+            let loss = loss_lm + 0.5 * loss_vra;
+            step.validation = Some(Validation {
+                loss,
+                loss_lm,
+                loss_vra,
+                loss_ross: 0.0,
+                samples: 9,
+                supervised_tokens: 99,
+                best: true,
+            });
+        }
+        loss_svg(&steps, "demo")
+    };
+    check(&evaluated(true), &["total", "language model", "validation", "alignment (VRA)", "validation"]);
+    check(&evaluated(false), &["language model", "validation"]);
+}
+
+#[test]
 fn odd_runs_are_drawn_too() {
     check(&loss_svg(&[], "empty"), &["language model"]);
     check(&loss_svg(&run(1, true), "one"), &["total", "language model", "alignment (VRA)"]);

@@ -1,0 +1,63 @@
+//! Micro-batches that are not learnt from: losses alone, and nothing of the run's state is written.
+
+use viral_compiler::{Graph, Options, Target};
+use viral_model::graph::BatchShape;
+use viral_runtime::Ticket;
+
+use super::{Session, micro_batch_inputs, output, replay};
+use crate::config::Config;
+use crate::data::{Bucket, MicroBatch};
+use crate::engine::bundle::Networks;
+use crate::engine::layout::Layout;
+use crate::engine::{step_graph, stored};
+use crate::error::{Error, Result};
+
+/// The graph and the compiler's options for a bucket's plan.
+pub(super) fn source(
+    config: &Config,
+    networks: &Networks,
+    layout: &Layout,
+    bucket: Bucket,
+    target: &Target,
+) -> (Graph, Options) {
+    let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
+    let graph = step_graph::build_evaluation(config, networks, shape.with_tiles(bucket.tiles));
+    let options = stored::options(config, &graph, target);
+    (graph, Options { places: layout.places(), ..options })
+}
+
+impl Session {
+    /// Computes the losses of a micro-batch with the trained tensors as they are; [`Session::losses`] gets them.
+    ///
+    /// # Errors
+    /// As [`Session::micro_batch`].
+    pub(in crate::engine) fn evaluate(&mut self, micro_batch: &MicroBatch) -> Result<Ticket> {
+        let batch = &micro_batch.batch;
+        let executable = self.evaluations.get(&batch.bucket).ok_or_else(|| {
+            Error::internal("a validation batch has a shape that was not planned", format!("{:?}", batch.bucket))
+        })?;
+        self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
+        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
+            if let Some(port) = executable.input(name) {
+                self.stream.write(&port.buffer, port.offset, &content)?;
+            }
+        }
+        replay(&mut self.stream, &mut self.profiler, executable)?;
+        let (buffer, range) = output(executable, step_graph::LOSSES)?;
+        Ok(self.stream.read_later(&buffer, range)?)
+    }
+
+    /// Language-model, alignment and reconstruction loss of an evaluated micro-batch.
+    ///
+    /// # Errors
+    /// What a device can refuse.
+    pub(in crate::engine) fn losses(&mut self, ticket: Ticket) -> Result<[f64; 3]> {
+        let losses = self.floats(ticket)?;
+        Ok([losses[0], losses[1], losses[2]].map(f64::from))
+    }
+
+    /// The factor of the alignment loss at a step.
+    pub(in crate::engine) fn vra_weight_at(&self, step: u64) -> f64 {
+        self.vra_weight.at(step)
+    }
+}
