@@ -94,7 +94,10 @@ fn mistakes_in_a_configuration_are_pointed_at() {
         ("[train\nbatch = 4\n", vec!["not valid TOML", "bad.toml:1:"]),
         ("[train]\nlr = \"high\"\n", vec!["`train.lr` cannot be \"high\"", "bad.toml:2:6", "a number"]),
         ("[train]\nbatch = 0\n", vec!["`train.batch` cannot be 0", "1 or more"]),
-        ("[train]\nprecision = \"bf16\"\n", vec!["`train.precision` = bf16", "not available", "f32"]),
+        (
+            "[train]\nprecision = \"half\"\n",
+            vec!["`train.precision` cannot be \"half\"", "one of \"f32\", \"bf16\", \"f16\""],
+        ),
     ];
     for (source, parts) in cases {
         fs::write(here.join("bad.toml"), source).unwrap();

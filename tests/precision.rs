@@ -175,8 +175,8 @@ fn training_with_stored_numbers_follows_pytorch() {
             }
         }
     }
-    // Half precision rounds at other places than PyTorch does. The curves lie no farther from PyTorch's than PyTorch's own
-    // in f32 do, all in all; a single figure is within what two roundings of equal size that know nothing of each other give.
+    // Half precision rounds at other places than PyTorch does, so the two curves differ like roundings that know nothing of
+    // each other: by the root of two of what one of them is from f32. On the whole ours is no farther from f32 than PyTorch's.
     let (found, expected) = curves("bf16");
     let exact = steps(&cases["f32"].expected);
     let ratios = [0, 1, 2].map(|figure| {
@@ -193,10 +193,8 @@ fn training_with_stored_numbers_follows_pytorch() {
         );
         [ours / theirs, apart(&found, &exact) / theirs]
     });
-    for (from, name) in ["PyTorch's bf16", "PyTorch's f32"].iter().enumerate() {
-        let mean = ratios.iter().map(|ratio| ratio[from]).sum::<f64>() / 3.0;
-        comparison.note(&format!("bf16, all figures from {name}"), format!("{ratios:.2?}"), mean, 1.0);
-    }
+    let mean = ratios.iter().map(|ratio| ratio[1]).sum::<f64>() / 3.0;
+    comparison.note("bf16, from f32", format!("{ratios:.2?}"), mean, 1.0);
     comparison.finish();
 }
 

@@ -31,4 +31,4 @@ pub mod types;
 pub use compile::{CompileError, Options, compile};
 pub use ir::{Graph, Value};
 pub use lower::Placement;
-pub use viral_shaders::Target;
+pub use viral_shaders::{DeviceClass, Target};

@@ -47,7 +47,7 @@ impl Inspection {
         }
 
         let vra_weight = VraWeight::new(&config.vra, bundle.step_plan().steps());
-        let inputs: HashMap<_, _> = micro_batch_inputs(config, vra_weight, micro_batch).into_iter().collect();
+        let inputs: HashMap<_, _> = micro_batch_inputs(config, vra_weight, 1.0, micro_batch).into_iter().collect();
         let mut leaves = HashMap::new();
         for leaf in graph.leaves() {
             let unknown = || Error::internal("a leaf of the training graph has no content of its shape", leaf.name);

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use viral_compiler::Target;
 use viral_runtime::{Device, DeviceOptions};
 
-use crate::config::{Config, Kept};
+use crate::config::{Config, Kept, Precision};
 use crate::data::{Loader, LrSchedule, buckets};
 use crate::error::Result;
 use crate::measure::Profiler;
@@ -235,8 +235,12 @@ pub(crate) fn planning_target() -> Target {
 }
 
 /// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.
+/// Cooperative matrices come with it where numbers need not be f32.
 pub(crate) fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
-    open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() })
+    match config.train.precision {
+        Precision::F32 => open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() }),
+        Precision::Bf16 | Precision::F16 => open_device_with_matrices(config, pipelines),
+    }
 }
 
 /// As [`open_device`], with cooperative matrices where the device has some that compute right.

@@ -14,6 +14,7 @@ use viral_model::image::Tiling;
 
 use super::bundle::Networks;
 use super::session::{features, layout_of, step_plan_source, total_memory};
+use super::stored::loss_scale;
 use super::update_graph;
 use crate::config::Config;
 use crate::data::Bucket;
@@ -54,7 +55,10 @@ pub fn plan_report(config: &Config, target: &Target) -> Result<String> {
     let plan = compile(&graph, &options)?;
     let frozen = features::sources(config, &networks, &BTreeSet::from([bucket]), target).into_iter();
     let frozen = frozen.map(|(_, graph, options)| compile(&graph, &options)).collect::<Result<Vec<_>, _>>()?;
-    let update = compile(&update_graph::build(&config.train, &layout), &Options::new(target.clone()))?;
+    let update = compile(
+        &update_graph::build(&config.train, &layout, loss_scale(config, target)),
+        &Options::new(target.clone()),
+    )?;
 
     let trained: usize = layout.entries.iter().map(|entry| entry.ty.len()).sum();
     let mut text = format!(
@@ -99,7 +103,11 @@ pub fn dump(config: &Config, target: &Target, dir: &Path) -> Result<Vec<PathBuf>
     let frozen = features::sources(config, &networks, &BTreeSet::from([bucket]), target).into_iter();
     for (prefix, graph, options) in frozen.map(|(_, graph, options)| ("features", graph, options)).chain([
         ("step", graph, options),
-        ("update", update_graph::build(&config.train, &layout), Options::new(target.clone())),
+        (
+            "update",
+            update_graph::build(&config.train, &layout, loss_scale(config, target)),
+            Options::new(target.clone()),
+        ),
     ]) {
         let mut stages = Vec::new();
         let plan = compile_traced(&graph, &options, &mut |stage, graph| stages.push((stage, graph.to_string())))?;

@@ -50,6 +50,8 @@ pub struct Session {
     update: Executable,
     memory: MemoryReport,
     vra_weight: VraWeight,
+    /// What losses are multiplied by before their gradients are taken.
+    loss_scale: f32,
     stream: Stream,
     current: Current,
     waiting: Option<Waiting>,
@@ -185,7 +187,8 @@ impl Session {
         for (what, graph, options) in features::sources(&config, networks, &(buckets | evaluated), device.target()) {
             frozen.push((what, compile(&graph, &options)?));
         }
-        let update = update_graph::build(&config.train, &layout);
+        let loss_scale = stored::loss_scale(&config, device.target());
+        let update = update_graph::build(&config.train, &layout, loss_scale);
         let update = compile(&update, &Options::new(device.target().clone()))?;
 
         let mut buffers = HashMap::new();
@@ -231,6 +234,7 @@ impl Session {
             update: update_plan,
             memory,
             vra_weight,
+            loss_scale,
             stream,
             current,
             waiting: None,
@@ -284,7 +288,7 @@ impl Session {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
         self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
-        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
+        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch) {
             // A graph declares only the inputs that it uses.
             if let Some(port) = executable.input(name) {
                 self.stream.write(&port.buffer, port.offset, &content)?;
@@ -368,7 +372,11 @@ impl Session {
     /// # Errors
     /// What a device can refuse.
     pub fn gradients(&self) -> Result<BTreeMap<String, Parameter>> {
-        self.read(Flat::Grad)
+        let mut gradients = self.read(Flat::Grad)?;
+        for gradient in gradients.values_mut() {
+            gradient.values.iter_mut().for_each(|x| *x /= self.loss_scale);
+        }
+        Ok(gradients)
     }
 
     /// One trained tensor as it is now.
@@ -494,11 +502,12 @@ fn random_key(seed: u64, step: u64, index: usize) -> [u32; 1] {
 pub(crate) fn micro_batch_inputs<'b>(
     config: &Config,
     vra_weight: VraWeight,
+    loss_scale: f32,
     micro_batch: &'b MicroBatch,
 ) -> Vec<(&'static str, Cow<'b, [u8]>)> {
     let batch = &micro_batch.batch;
     let weights = [vra_weight.at(micro_batch.step), config.ross.weight].map(|weight| weight as f32);
-    let scalars = [1.0 / micro_batch.of as f32, weights[0], weights[1]];
+    let scalars = [loss_scale / micro_batch.of as f32, weights[0], weights[1]];
     let ross_weights = batch.ross_weights(config.ross.masking);
     let key = random_key(config.train.seed, micro_batch.step, micro_batch.index);
     let owned = |input: BatchInput, content: &[u8]| (input.name(), Cow::Owned(content.to_vec()));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use viral_compiler::passes::tables;
 use viral_compiler::storage;
 use viral_compiler::types::{DType, TensorType};
-use viral_compiler::{Graph, Options, Target};
+use viral_compiler::{DeviceClass, Graph, Options, Target};
 use viral_model::graph::{LeafSource, Origin};
 use viral_runtime::{Buffer, Device};
 
@@ -37,13 +37,31 @@ fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
 
 /// The compiler's options for a graph, as far as the configuration says how numbers are stored.
 pub(crate) fn options(config: &Config, graph: &Graph, target: &Target) -> Options {
+    let activations = activation_type(config);
     Options {
         storage: storage_types(config, graph),
-        activations: activation_type(config),
+        activations,
         exact: EXACT,
+        cooperative: uses_matrices(config, target).then_some(LEAST_COOPERATIVE),
         ..Options::new(target.clone())
     }
 }
+
+/// Whether large products are computed by cooperative matrices, out of 16-bit floats. A software device only emulates them.
+fn uses_matrices(config: &Config, target: &Target) -> bool {
+    let is_wanted = config.train.precision != Precision::F32 && target.class == DeviceClass::Gpu;
+    is_wanted && target.cooperative_matrix.is_some()
+}
+
+/// What losses are multiplied by before their gradients are taken, and gradients divided by when they are used: 16-bit floats
+/// have no numbers below 2^-24, and gradients of a mean over many tokens do. A power of two changes no digit.
+pub(crate) fn loss_scale(config: &Config, target: &Target) -> f32 {
+    if uses_matrices(config, target) { 16384.0 } else { 1.0 }
+}
+
+/// Fewest rows, columns and terms of a product for which packing operands and filling tiles is worth it: half the work of a
+/// group of cooperative matrices.
+const LEAST_COOPERATIVE: usize = 64;
 
 /// What kernels keep in memory for one another.
 fn activation_type(config: &Config) -> DType {
@@ -54,8 +72,8 @@ fn activation_type(config: &Config) -> DType {
     }
 }
 
-/// Scopes whose values stay f32: comparing directions of vectors, and reconstruction as a whole.
-const EXACT: &[&str] = &["loss_vra", "loss_ross"];
+/// Scopes whose values stay f32: the reference reconstructs in f32, whatever the rest of a run is in.
+const EXACT: &[&str] = &["loss_ross"];
 
 /// What the matrices of the language model are stored as.
 fn base(config: &Config) -> DType {

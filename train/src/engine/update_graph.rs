@@ -21,10 +21,10 @@ pub(crate) const NORMS: &str = "norms";
 /// A norm beyond which gradients count as not finite; also what stands for "no clipping".
 pub(crate) const HUGE: f32 = 1e38;
 
-/// Builds the graph over a layout's flat buffers.
+/// Builds the graph over a layout's flat buffers. Gradients are those of `loss_scale` times the loss.
 ///
 /// A step whose gradients, tensors or moments are not finite changes nothing but the gradients, which become zero.
-pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
+pub(crate) fn build(config: &TrainConfig, layout: &Layout, loss_scale: f32) -> Graph {
     let mut g = Graph::new();
     let tensors: Vec<[Value; 4]> = layout
         .groups
@@ -35,8 +35,15 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
             flats.map(|flat| state(&mut g, layout, flat, index, group.len))
         })
         .collect();
+    let unscale = 1.0 / f64::from(loss_scale);
     let grads: Vec<Value> = tensors.iter().map(|&[_, grad, ..]| grad).collect();
-    let groups: Vec<Value> = grads.iter().map(|&grad| norm_of(&mut g, &[grad])).collect();
+    let groups: Vec<Value> = grads
+        .iter()
+        .map(|&grad| {
+            let norm = norm_of(&mut g, &[grad]);
+            g.scale(norm, unscale)
+        })
+        .collect();
     let norm = root_of_squares(&mut g, &groups);
     // Codes are always finite: of 8-bit moments the scales tell.
     let kept = [Flat::Param, Flat::FirstMoment, Flat::SecondMoment];
@@ -62,6 +69,7 @@ pub(crate) fn build(config: &TrainConfig, layout: &Layout) -> Graph {
     let one = g.constant(DType::F32, 1.0, &[1]);
     let is_large = g.less(ratio, one);
     let grad_scale = g.select(is_large, ratio, one);
+    let grad_scale = g.scale(grad_scale, unscale);
     // Comparisons with NaN do not hold.
     let limit = g.constant(DType::F32, f64::from(HUGE), &[1]);
     let both = g.add(norm, state);

@@ -94,7 +94,7 @@ impl Session {
         }
         let buffer = |name: &str| extra.get(name).or_else(|| self.buffers.get(name)).cloned();
         let executable = Executable::new(&self.device, &plan, &buffer, &mut SlotPool::new())?;
-        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
+        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch) {
             if let Some(port) = executable.input(name) {
                 self.device.write(&port.buffer, port.offset, &content)?;
             }

@@ -37,7 +37,7 @@ impl Session {
             Error::internal("a validation batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
         self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
-        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, micro_batch) {
+        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch) {
             if let Some(port) = executable.input(name) {
                 self.stream.write(&port.buffer, port.offset, &content)?;
             }
