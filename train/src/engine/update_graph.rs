@@ -151,3 +151,67 @@ fn root_of_squares(g: &mut Graph, norms: &[Value]) -> Value {
     let sum = sum.unwrap_or_else(|| g.constant(DType::F32, 0.0, &[1]));
     g.sqrt(sum)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use viral_compiler::eval::evaluate_outputs;
+    use viral_compiler::tensor::Tensor;
+    use viral_compiler::types::TensorType;
+
+    use super::*;
+    use crate::config::Moments;
+
+    /// The outputs of two updates of a tensor, from gradients of `loss_scale` times the loss.
+    fn updated(moments: Moments, loss_scale: f32) -> HashMap<String, Tensor> {
+        let params = vec![("alignment_projector.projector.0.weight".to_owned(), TensorType::f32([3, 200]))];
+        let layout = Layout::new(params, 1 << 20, moments);
+        let config = TrainConfig { moments, ..TrainConfig::default() };
+        let graph = build(&config, &layout, loss_scale);
+        graph.verify().unwrap();
+        let mut leaves: HashMap<String, Tensor> = graph
+            .leaves()
+            .map(|leaf| {
+                let value = |at: &[usize]| {
+                    let i = at.iter().sum::<usize>() as f64;
+                    match leaf.name {
+                        name if name.starts_with("grads") => f64::from(loss_scale) * (0.3 * i).sin(),
+                        name if name.starts_with("params") => (0.7 * i).cos(),
+                        name if name.starts_with("hyper") => [1.0, 0.01, 30.0][at[0]],
+                        MAX_NORM => 1.5,
+                        _ => 0.0,
+                    }
+                };
+                (leaf.name.to_owned(), Tensor::from_fn(leaf.ty, value))
+            })
+            .collect();
+        let first = evaluate_outputs(&graph, &leaves).unwrap();
+        let grads = leaves.iter().filter(|(name, _)| name.starts_with("grads")).map(|(n, t)| (n.clone(), t.clone()));
+        let grads: HashMap<String, Tensor> = grads.collect();
+        leaves.extend(first);
+        leaves.extend(grads);
+        evaluate_outputs(&graph, &leaves).unwrap()
+    }
+
+    #[test]
+    fn a_scaled_loss_updates_to_the_same_numbers() {
+        for moments in [Moments::F32, Moments::F8] {
+            assert_eq!(updated(moments, 16384.0), updated(moments, 1.0), "{moments:?}");
+        }
+    }
+
+    /// Moments with 3 bits of mantissa move a tensor nearly as exact ones do.
+    #[test]
+    fn eight_bit_moments_are_near_exact_ones() {
+        let (exact, coded) = (updated(Moments::F32, 1.0), updated(Moments::F8, 1.0));
+        let before = (0..600).map(|i| (0.7 * f64::from(i)).cos());
+        let moves = |tensors: &HashMap<String, Tensor>| -> Vec<f64> {
+            tensors["params.0"].data.iter().zip(before.clone()).map(|(after, before)| after - before).collect()
+        };
+        let (exact, coded) = (moves(&exact), moves(&coded));
+        let distance: f64 = exact.iter().zip(&coded).map(|(a, b)| (a - b).powi(2)).sum();
+        let norm: f64 = exact.iter().map(|a| a * a).sum();
+        assert!(norm > 0.0 && (distance / norm).sqrt() < 0.05, "{}", (distance / norm).sqrt());
+    }
+}
