@@ -149,6 +149,23 @@ fn flags_beat_set_beats_environment_beats_file() {
 }
 
 #[test]
+fn the_doctor_finds_nothing_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = call(folder.path(), &["doctor", "--family", "rows", "--family", "cooperative-products"]);
+    succeeds(&text);
+    let rows = text.stdout.lines().find(|line| line.starts_with("rows ")).unwrap();
+    assert!(rows.ends_with(" right") && text.stdout.contains("\nCooperative matrices: "), "{}", text.stdout);
+    assert!(!text.stdout.contains("\nattention "), "{}", text.stdout);
+    let report = call(folder.path(), &["doctor", "--family", "rows", "--json"]);
+    succeeds(&report);
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    let family = &report["families"][0];
+    assert_eq!((&family["name"], family["failures"].as_array().unwrap().len()), (&serde_json::json!("rows"), 0));
+    assert!(family["cases"].as_u64().unwrap() > 5 && family["kernels"].as_array().unwrap().len() > 5, "{family}");
+    fails(&call(folder.path(), &["doctor", "--family", "row"]), 2, &["rows"]);
+}
+
+#[test]
 fn devices_that_are_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

@@ -34,7 +34,7 @@ fn plans_bind_under_default_limits() {
         for kernel in &plan.kernels {
             assert!(kernel.bindings.len() <= 8, "{name}: {} binds {}", kernel.name, kernel.bindings.len());
             assert!(kernel.workgroup.iter().product::<u32>() <= 256, "{name}: {}", kernel.name);
-            assert!(!kernel.requires.subgroups && !kernel.requires.f16 && !kernel.requires.cooperative_matrix);
+            assert!(!kernel.requires.subgroups && !kernel.requires.f16 && kernel.requires.cooperative_matrix.is_none());
         }
         for command in &plan.commands {
             let Command::Dispatch(dispatch) = command else { continue };

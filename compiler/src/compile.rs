@@ -25,6 +25,9 @@ pub struct Options {
     pub storage: BTreeMap<String, DType>,
     /// What kernels keep in memory for one another: `f32`, or a storage type without scales.
     pub activations: DType,
+    /// Products whose rows, columns and terms are all at least this many are computed by cooperative matrices, where the target
+    /// has them, from operands that are rounded to 16-bit floats; `None` leaves operands as they are.
+    pub cooperative: Option<usize>,
     /// What the backward pass computes again.
     pub remat: Remat,
     /// Whether composites that have a hand-tuned kernel are computed by it; by their expansions otherwise.
@@ -40,6 +43,7 @@ impl Options {
             skip: BTreeSet::new(),
             storage: BTreeMap::new(),
             activations: DType::F32,
+            cooperative: None,
             remat: Remat::None,
             fused: true,
         }
@@ -217,6 +221,7 @@ fn assemble(
             traffic: step.traffic,
         }));
     }
+    plan.memory.transfers = plan.params.len() as u64;
     Ok(plan)
 }
 

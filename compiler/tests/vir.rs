@@ -1,7 +1,7 @@
 //! File tests: graphs in text form, and what the compiler makes of them.
 //!
 //! A file in `tests/vir/` begins with comments: what it shows, and which stages (`# show: simplify plan`), optionally for
-//! which device (`# target: cpu`; the baseline otherwise). Then comes a graph, and after lines like `---- plan` the
+//! which device (`# target: cpu`, `# target: matrices`; the baseline otherwise). Then comes a graph, and after lines like `---- plan` the
 //! graph after a pass or the listing of the plan. `VIRAL_BLESS=1 cargo test -p viral-compiler --test vir` writes these.
 
 use std::fmt::Write as _;
@@ -39,11 +39,15 @@ fn check(file: &str) -> Result<String, String> {
     let target = match directive("target") {
         None => Target::baseline(),
         Some("cpu") => Target { class: DeviceClass::Cpu, subgroup: Some((8, 8)), ..Target::baseline() },
+        Some("matrices") => {
+            Target { subgroup: Some((32, 32)), f16: true, cooperative_matrix: Some(16), ..Target::baseline() }
+        }
         Some(other) => return Err(format!("unknown target `{other}`")),
     };
     let graph: Graph = source.parse().map_err(|error| format!("{error}"))?;
     let mut stages: Vec<(&str, String)> = Vec::new();
-    let plan = compile_traced(&graph, &Options::new(target), &mut |stage, graph| {
+    let options = Options { cooperative: Some(24), ..Options::new(target) };
+    let plan = compile_traced(&graph, &options, &mut |stage, graph| {
         stages.push((stage, graph.to_string()));
     });
     stages.push(("plan", plan.map_err(|error| error.to_string())?.to_string()));

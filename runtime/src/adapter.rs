@@ -238,7 +238,8 @@ fn backend_rank(backend: Backend) -> u32 {
 fn report(adapter: &wgpu::Adapter, backend: Backend) -> AdapterReport {
     let info = adapter.get_info();
     let features = adapter.features();
-    let target = capabilities::target(&info, features, &adapter.limits());
+    let cooperative_matrix = capabilities::cooperative_shapes(adapter);
+    let target = capabilities::target(&info, features, &adapter.limits(), &cooperative_matrix);
     AdapterReport {
         index: 0,
         name: if info.name.is_empty() { "unnamed".to_owned() } else { info.name },
@@ -253,7 +254,7 @@ fn report(adapter: &wgpu::Adapter, backend: Backend) -> AdapterReport {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
-        cooperative_matrix: capabilities::cooperative_shapes(adapter),
+        cooperative_matrix,
         unsuitable: capabilities::unsuitable(adapter, &target),
         target,
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use viral_shaders::{Kernel, Target};
 
@@ -10,6 +10,7 @@ use crate::adapter::{self, AdapterChoice, AdapterReport};
 use crate::buffer::Accounts;
 use crate::capabilities;
 use crate::health::Health;
+use crate::matrices;
 use crate::pipeline::Pipelines;
 use crate::profile::Profiler;
 use crate::submission::Submission;
@@ -39,7 +40,10 @@ pub struct DeviceOptions {
     pub checks: Checks,
     /// Bytes of device memory this program may use; beyond it, allocations fail as if the device were full.
     pub memory_limit: Option<u64>,
-    /// Ask for cooperative matrices, which wgpu still calls experimental.
+    /// Bytes that kernels may bind at once, where the device could bind more: what plans for a smaller device do.
+    pub binding_limit: Option<u64>,
+    /// Ask for cooperative matrices, which wgpu still calls experimental. Where the adapter has some that kernels can use, and
+    /// a test of a few products finds them right, [`Target::cooperative_matrix`] says so.
     pub cooperative_matrix: bool,
     /// Folder in which compiled pipelines are kept between runs, where the driver supports that.
     pub pipeline_cache: Option<PathBuf>,
@@ -49,13 +53,13 @@ pub struct DeviceOptions {
 #[derive(Clone)]
 pub struct Device {
     inner: Arc<Inner>,
+    target: Arc<Target>,
 }
 
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: AdapterReport,
-    target: Target,
     features: wgpu::Features,
     checks: Checks,
     health: Arc<Health>,
@@ -63,6 +67,7 @@ struct Inner {
     pipelines: Pipelines,
     transfers: Mutex<Transfers>,
     profiler: Mutex<Option<Profiler>>,
+    cooperative_fault: OnceLock<String>,
 }
 
 impl Device {
@@ -106,9 +111,11 @@ impl Device {
         let health = Health::watch(&device);
         let info = adapter.get_info();
         let pipelines = Pipelines::new(&device, &info, features, options);
-        Ok(Self {
+        let mut target = capabilities::target(&info, features, &limits, &report.cooperative_matrix);
+        target.max_binding_bytes = target.max_binding_bytes.min(options.binding_limit.unwrap_or(u64::MAX));
+        let device = Self {
+            target: Arc::new(Target { class: report.target.class, ..target }),
             inner: Arc::new(Inner {
-                target: Target { class: report.target.class, ..capabilities::target(&info, features, &limits) },
                 adapter: report,
                 features,
                 checks: options.checks,
@@ -117,15 +124,33 @@ impl Device {
                 pipelines,
                 transfers: Mutex::default(),
                 profiler: Mutex::default(),
+                cooperative_fault: OnceLock::new(),
                 device,
                 queue,
             }),
-        })
+        };
+        device.tested()
+    }
+
+    /// The device, without cooperative matrices if they compute wrong products.
+    fn tested(mut self) -> Result<Self, Error> {
+        if let Some(fault) = matrices::fault(&self)? {
+            self.target = Arc::new(Target { cooperative_matrix: None, ..(*self.target).clone() });
+            // Nobody has set it before: the device is new.
+            let _ = self.inner.cooperative_fault.set(fault);
+        }
+        Ok(self)
     }
 
     /// What the device can do: what a plan for it must be compiled for.
     pub fn target(&self) -> &Target {
-        &self.inner.target
+        &self.target
+    }
+
+    /// Why the device's cooperative matrices are not used although they were asked for and are there: the product that they
+    /// get wrong.
+    pub fn cooperative_fault(&self) -> Option<&str> {
+        self.inner.cooperative_fault.get().map(String::as_str)
     }
 
     /// The adapter it was opened on.
@@ -178,7 +203,7 @@ impl Device {
             (kernel.requires.f16, wgpu::Features::SHADER_F16, "16-bit floats"),
             (kernel.requires.int64, wgpu::Features::SHADER_INT64, "64-bit integers"),
             (
-                kernel.requires.cooperative_matrix,
+                kernel.requires.cooperative_matrix.is_some(),
                 wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
                 "cooperative matrices",
             ),

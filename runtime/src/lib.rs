@@ -25,6 +25,7 @@ mod device;
 mod error;
 mod executable;
 mod health;
+pub mod matrices;
 mod pipeline;
 mod profile;
 mod slots;

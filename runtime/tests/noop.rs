@@ -164,7 +164,7 @@ fn a_kernel_above_the_device_is_refused() {
         (Requirements { f16: true, ..Default::default() }, "16-bit floats"),
         (Requirements { int64: true, ..Default::default() }, "64-bit integers"),
         (Requirements { subgroups: true, ..Default::default() }, "subgroup operations"),
-        (Requirements { cooperative_matrix: true, ..Default::default() }, "cooperative matrices"),
+        (Requirements { cooperative_matrix: Some(8), ..Default::default() }, "cooperative matrices"),
     ];
     for (requires, expected) in requirements {
         let mut plan = sum_and_scale(16, 1.0);

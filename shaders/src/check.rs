@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 
 use crate::{Access, Kernel};
@@ -12,7 +12,8 @@ use crate::{Access, Kernel};
 /// Parses and validates `kernel`, compares the record with the module (entry point, workgroup size, bindings, parameter
 /// words, required features) and translates it to SPIR-V, MSL and HLSL.
 ///
-/// A kernel with cooperative matrices is not translated to HLSL, which has none.
+/// A kernel with cooperative matrices is not translated to HLSL, which has none, and to MSL only where they have 8 rows and
+/// columns, as all have there.
 ///
 /// # Errors
 /// Says which step failed for which kernel, with naga's message.
@@ -21,8 +22,10 @@ pub fn translate_everywhere(kernel: &Kernel) -> Result<(), String> {
     let module = parse(kernel).map_err(in_kernel)?;
     compare_record(kernel, &module).map_err(in_kernel)?;
     to_spirv(kernel, &module).map_err(in_kernel)?;
-    to_msl(kernel, &module).map_err(in_kernel)?;
-    if !kernel.requires.cooperative_matrix {
+    if matches!(kernel.requires.cooperative_matrix, None | Some(8)) {
+        to_msl(kernel, &module).map_err(in_kernel)?;
+    }
+    if kernel.requires.cooperative_matrix.is_none() {
         to_hlsl(kernel, &module).map_err(in_kernel)?;
     }
     Ok(())
@@ -68,12 +71,16 @@ fn allowed(kernel: &Kernel) -> Capabilities {
     capabilities.set(Capabilities::SUBGROUP, kernel.requires.subgroups);
     capabilities.set(Capabilities::SHADER_FLOAT16, kernel.requires.f16);
     capabilities.set(Capabilities::SHADER_INT64, kernel.requires.int64);
-    capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.requires.cooperative_matrix);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, kernel.requires.cooperative_matrix.is_some());
     capabilities
 }
 
 fn validate(kernel: &Kernel, module: &Module, backend: Capabilities) -> Result<ModuleInfo, String> {
     let mut validator = Validator::new(ValidationFlags::all(), allowed(kernel) & backend);
+    // Beside cooperative matrices a module may ask which subgroup it runs in, and no more.
+    if kernel.requires.cooperative_matrix.is_some() {
+        validator.subgroup_operations(SubgroupOperationSet::empty());
+    }
     validator.validate(module).map_err(|error| error.emit_to_string(&kernel.wgsl))
 }
 
@@ -86,9 +93,6 @@ fn compare_record(kernel: &Kernel, module: &Module) -> Result<(), String> {
     }
     if entry.workgroup_size != kernel.workgroup {
         return Err(format!("workgroup size is {:?}, the record says {:?}", entry.workgroup_size, kernel.workgroup));
-    }
-    if kernel.requires.subgroups && kernel.requires.cooperative_matrix {
-        return Err("subgroup operations and cooperative matrices in one module".to_string());
     }
 
     let fields = param_fields(module)?;

@@ -165,7 +165,7 @@ impl Form {
         matches!(self, Form::NT | Form::TT)
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Form::NN => "nn",
             Form::NT => "nt",
@@ -349,8 +349,6 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let hook = spec.hook.as_ref().map(|hook| format!("_{}", hook.name)).unwrap_or_default();
     let mut bindings = vec![Access::Read, Access::Read, Access::ReadWrite];
     bindings.extend(spec.hook.iter().flat_map(|hook| &hook.bindings));
-    let params = PARAMS.map(str::to_owned).into_iter().chain((0..hook_words(spec)).map(|i| format!("h{i}: u32")));
-    let params = params.map(|field| format!("    {field},\n")).collect::<String>();
 
     let swapped = swaps(spec, shape);
     let [a, b] = spec.storage;
@@ -377,7 +375,7 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         .constant("ACCUMULATE", Const::Bool(spec.accumulate))
         .constant("CELL", Const::U32(cell(spec)))
         .alias("Cell", if spec.vec4 { "vec4<f32>" } else { "f32" })
-        .part(&format!("struct Params {{\n{params}}}\n"));
+        .part(&params_struct(hook_words(spec)));
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
         Shape::Panel { lanes, .. } => {
@@ -411,7 +409,13 @@ pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Targe
     debug_assert!(!spec.vec4 || problem.vec4(spec.form), "not aligned to four floats: {problem:?}");
     let cell = cell(spec);
     let problem = &if swaps(spec, shape) { problem.swapped() } else { *problem };
-    let [tile_rows, tile_columns] = shape.tile(spec.skew, problem);
+    launch_tiles(problem, cell, shape.tile(spec.skew, problem), target)
+}
+
+/// Parameters and grid of a kernel each of whose workgroups computes this many rows and columns of C, and addresses memory in
+/// cells of `cell` elements.
+pub(crate) fn launch_tiles(problem: &Problem, cell: u32, tile: [u32; 2], target: &Target) -> Launch {
+    let [tile_rows, tile_columns] = tile;
     let row_tiles = problem.m.div_ceil(tile_rows);
     let column_tiles = problem.n.div_ceil(tile_columns);
     let tiles = row_tiles.saturating_mul(column_tiles).saturating_mul(problem.batches());
@@ -424,6 +428,13 @@ pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Targe
     params.extend([problem.a.scales, problem.b.scales]);
     params.extend([problem.batch[1], problem.batch[2], tile_rows, row_tiles, column_tiles, tiles, groups[0]]);
     Launch { params, groups }
+}
+
+/// `struct Params` with this many words for a hook.
+pub(crate) fn params_struct(hook_words: u32) -> String {
+    let params = PARAMS.map(str::to_owned).into_iter().chain((0..hook_words).map(|i| format!("h{i}: u32")));
+    let params = params.map(|field| format!("    {field},\n")).collect::<String>();
+    format!("struct Params {{\n{params}}}\n")
 }
 
 /// Fields of `Params`, which `gemm_params.wgsl` describes, in the order in which [`launch_shape`] writes them.

@@ -18,8 +18,8 @@ pub struct Requirements {
     pub f16: bool,
     /// 64-bit integers.
     pub int64: bool,
-    /// Cooperative matrices.
-    pub cooperative_matrix: bool,
+    /// Cooperative matrices with this many rows and columns.
+    pub cooperative_matrix: Option<u32>,
 }
 
 /// A complete WGSL compute module with entry point `main`.

@@ -4,8 +4,9 @@
 //! ([`Kernel`]), and what a device can do is a plain record ([`Target`]).
 //!
 //! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
-//! [`link::Linker`] under a generated header; [`gemm`], [`attention`] and [`rows`] say which pieces make which kernel and
-//! translate a problem into parameter words and a grid ([`Launch`]); [`storage`] is how operands are read that take fewer
+//! [`link::Linker`] under a generated header; [`gemm`], [`coop`] (products on cooperative matrices, whose operands [`pack`]
+//! makes), [`attention`] and [`rows`] say which pieces make which kernel and translate a problem into parameter words and a
+//! grid ([`Launch`]); [`storage`] is how operands are read that take fewer
 //! than 32 bits an element; [`probe`] has kernels that measure a device; [`table`] lists every kernel,
 //! and tests iterate over it.
 //!
@@ -15,10 +16,12 @@
 pub mod attention;
 #[cfg(any(test, feature = "check"))]
 pub mod check;
+pub mod coop;
 pub mod gemm;
 mod kernel;
 mod launch;
 pub mod link;
+pub mod pack;
 pub mod probe;
 pub mod rows;
 pub mod storage;

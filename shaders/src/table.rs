@@ -3,7 +3,7 @@
 use crate::gemm::Skew;
 use crate::probe::Probe;
 use crate::rows::Op;
-use crate::{Kernel, Target, attention, gemm, probe, rows};
+use crate::{Kernel, Target, attention, coop, gemm, pack, probe, rows};
 
 /// One hand-tuned kernel.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "attention_lanes", variants: |target| attention::forward_variants(attention::Shape::lanes(target)) },
     Entry { name: "attention_tile", variants: |_| attention::forward_variants(attention::Shape::Tile) },
     Entry { name: "gather_rows", variants: |_| rows::variants(Op::Gather) },
+    Entry { name: "gemm_coop", variants: coop::variants },
     Entry {
         name: "gemm_panel",
         variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::None, Skew::ShortK]),
@@ -38,6 +39,7 @@ pub const TABLE: &[Entry] = &[
         variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::FewRows, Skew::FewColumns]),
     },
     Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile, &[Skew::None]) },
+    Entry { name: "pack_f16", variants: |_| pack::variants() },
     Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },
     Entry { name: "probe_fma", variants: |target| probe::variants(Probe::Fma, target) },
     Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },

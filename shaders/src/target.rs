@@ -22,6 +22,8 @@ pub struct Target {
     pub f16: bool,
     /// 64-bit integers (`u64`) are available.
     pub int64: bool,
+    /// Rows and columns of the cooperative matrices that multiply 16-bit floats and add up 32-bit ones, where there are any.
+    pub cooperative_matrix: Option<u32>,
     /// Invocations of one workgroup.
     pub max_workgroup_invocations: u32,
     /// Workgroups along one dimension of a dispatch.
@@ -48,6 +50,7 @@ impl Target {
             subgroup: None,
             f16: false,
             int64: false,
+            cooperative_matrix: None,
             max_workgroup_invocations: 256,
             max_workgroups_per_dimension: 65_535,
             max_workgroup_bytes: 16 * 1024,

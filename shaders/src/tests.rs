@@ -1,10 +1,10 @@
 //! Tests over the whole kernel table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::gemm::{self, Form, Hook, Operand, Problem, Shape, Skew, Spec};
-use crate::{Access, DeviceClass, Kernel, Storage, Target, attention, check, rows, table};
+use crate::{Access, DeviceClass, Kernel, Storage, Target, attention, check, coop, pack, rows, table};
 
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
@@ -13,8 +13,14 @@ fn targets() -> Vec<Target> {
     vec![Target::baseline(), cpu(None), cpu(Some((4, 4))), cpu(Some((8, 8))), cpu(Some((16, 16))), wide]
 }
 
+/// Every kernel in every variant; many are the same on several targets.
 fn all_variants() -> Vec<Kernel> {
-    targets().iter().flat_map(table::variants).collect()
+    let kernels = targets().into_iter().flat_map(|target| table::variants(&target).collect::<Vec<_>>());
+    kernels
+        .map(|kernel| ((kernel.wgsl.clone(), kernel.name.clone()), kernel))
+        .collect::<BTreeMap<_, _>>()
+        .into_values()
+        .collect()
 }
 
 #[test]
@@ -26,10 +32,13 @@ fn every_variant_translates_everywhere() {
 
 #[test]
 fn no_module_mixes_subgroup_operations_and_cooperative_matrices() {
-    // Validation allows only what the record requires, so the records can be trusted: see `check::parse`.
-    for kernel in all_variants() {
-        assert!(!(kernel.requires.subgroups && kernel.requires.cooperative_matrix), "{}", kernel.name);
-    }
+    // Validation allows only what the record requires, so the records can be trusted, and no subgroup operation beside
+    // cooperative matrices: see `check::parse`.
+    let kernels = all_variants();
+    let mut cooperative = kernels.iter().filter(|kernel| kernel.requires.cooperative_matrix.is_some());
+    let mut mixed = cooperative.next().unwrap().clone();
+    mixed.wgsl = mixed.wgsl.replace("p.k / EDGE;", "subgroupMax(p.k) / EDGE;");
+    assert!(check::translate_everywhere(&mixed).is_err());
 }
 
 #[test]
@@ -112,6 +121,16 @@ fn launches_write_the_words_that_the_kernels_read() {
         assert_eq!(check::param_fields(&module).unwrap(), fields);
         assert_eq!(gemm::launch(&spec, &problem, &target).params.len(), gemm::PARAMS.len());
 
+        let spec = coop::Spec { form: Form::NN, edge: 8, accumulate: false };
+        let module = check::parse(&coop::kernel(&spec, &target)).unwrap();
+        assert_eq!(check::param_fields(&module).unwrap(), fields);
+
+        let module = check::parse(&pack::kernel(Storage::F32, true)).unwrap();
+        let launch = pack::launch(&packing(), &target);
+        let names = check::param_fields(&module).unwrap();
+        assert_eq!(names.join(" "), PACK_FIELDS);
+        assert_eq!(launch.params, [5, 12, 8, 2, 4, 20, 1, 0, 300, 100, 2, 3, 0, 96, launch.groups[0]]);
+
         let heads = attention::Rows::dense(9, 4, 8);
         let problem = attention::Problem {
             batch: 2,
@@ -141,6 +160,25 @@ fn launches_write_the_words_that_the_kernels_read() {
         }
     }
 }
+
+/// Six matrices of 5 x 12 in one of 20 columns, to tiles of eight.
+fn packing() -> pack::Problem {
+    pack::Problem {
+        batch: [1, 2, 3],
+        rows: 5,
+        columns: 12,
+        out_rows: 8,
+        out_columns: 16,
+        offset: 4,
+        row_stride: 20,
+        column_stride: 1,
+        batch_strides: [0, 300, 100],
+        scales: 0,
+    }
+}
+
+const PACK_FIELDS: &str = "rows columns out_rows eights offset row column batch_stride0 batch_stride1 batch_stride2 batch1 \
+                           batch2 scales count grid_x";
 
 /// Text that uses everything a hook may use.
 fn hook(cell: &str) -> Hook {
@@ -188,6 +226,54 @@ fn vec4_is_offered_only_where_every_row_is_aligned() {
     assert!(!Problem { m: 5, ..aligned }.vec4(Form::TN));
     let shifted = Operand { offset: 2, ..aligned.a };
     assert!(!Problem { a: shifted, ..aligned }.vec4(Form::NT));
+}
+
+#[test]
+fn operands_are_packed_four_at_a_time_only_where_every_row_is_aligned() {
+    assert!(packing().vec4());
+    let changes: [fn(&mut pack::Problem); 5] = [
+        |problem| problem.columns = 10,
+        |problem| problem.offset = 2,
+        |problem| problem.row_stride = 21,
+        |problem| problem.column_stride = 5,
+        |problem| problem.batch_strides = [0, 300, 50],
+    ];
+    for change in changes {
+        let mut problem = packing();
+        change(&mut problem);
+        assert!(!problem.vec4(), "{problem:?}");
+    }
+}
+
+#[test]
+fn cooperative_matrices_take_whole_aligned_tiles_of_16_bit_floats() {
+    let target = Target { subgroup: Some((32, 64)), f16: true, cooperative_matrix: Some(16), ..Target::baseline() };
+    let problem = Problem::dense(Form::NT, [1, 2, 3], 32, 48, 64);
+    let spec = Spec { storage: [Storage::F16; 2], accumulate: true, ..Spec::fit(Form::NT, &problem) };
+    let found = coop::Spec::fit(&spec, &problem, &target);
+    assert_eq!(found, Some(coop::Spec { form: Form::NT, edge: 16, accumulate: true }));
+    let kernel = coop::kernel(&found.unwrap(), &target);
+    assert_eq!((kernel.workgroup, kernel.requires.cooperative_matrix), ([256, 1, 1], Some(16)));
+
+    let fits = |spec: &Spec, problem: &Problem, target: &Target| coop::Spec::fit(spec, problem, target).is_some();
+    assert!(!fits(&Spec { storage: [Storage::F16, Storage::BF16], ..spec.clone() }, &problem, &target));
+    assert!(!fits(&Spec { hook: Some(hook("f32")), ..spec.clone() }, &problem, &target));
+    for other in [
+        Problem { k: 72, ..problem },
+        Problem { alpha: 0.5, ..problem },
+        Problem { a: Operand { offset: 4, ..problem.a }, ..problem },
+        Problem { b: Operand { row_stride: 68, ..problem.b }, ..problem },
+        Problem { c: Operand { batch_strides: [0, 6, 2], ..problem.c }, ..problem },
+    ] {
+        assert!(!fits(&spec, &other, &target), "{other:?}");
+    }
+    for other in [
+        Target { cooperative_matrix: None, ..target.clone() },
+        Target { f16: false, ..target.clone() },
+        Target { subgroup: None, ..target.clone() },
+    ] {
+        assert!(!fits(&spec, &problem, &other), "{other:?}");
+    }
 }
 
 #[test]

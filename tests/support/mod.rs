@@ -31,7 +31,16 @@ pub(crate) fn device() -> &'static Device {
 
 /// Compiles a graph, runs it once and returns its outputs.
 pub(crate) fn run(graph: &Graph, leaves: &HashMap<String, Tensor>, options: &Options) -> HashMap<String, Tensor> {
-    let device = device();
+    run_on(device(), graph, leaves, options)
+}
+
+/// As [`run`], on another device.
+pub(crate) fn run_on(
+    device: &Device,
+    graph: &Graph,
+    leaves: &HashMap<String, Tensor>,
+    options: &Options,
+) -> HashMap<String, Tensor> {
     let plan = compile(graph, options).unwrap_or_else(|error| panic!("{error}\n{graph}"));
     let mut buffers: HashMap<String, Buffer> = HashMap::new();
     for declared in &plan.buffers {

@@ -17,6 +17,7 @@ mod mates;
 use std::collections::{BTreeSet, HashMap};
 
 use super::affine::{Dims, Place, Trouble};
+use super::single::takes_epilogue;
 use super::views::through_view;
 use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
@@ -337,7 +338,9 @@ impl Clusters {
             (kind @ Kind::Row { rows, .. }, Kind::Map { size }) if size == rows => kind,
             // Products are stored as reals, and so is all that their kernels write.
             (kind @ Kind::Product { rows, columns }, Kind::Map { size })
-                if size == rows * columns && graph.ty(value).dtype.storage().is_some() =>
+                if size == rows * columns
+                    && graph.ty(value).dtype.storage().is_some()
+                    && takes_epilogue(graph, self.groups[group].members[0], value) =>
             {
                 kind
             }

@@ -2,6 +2,7 @@
 //! order and verifies the result of each.
 
 mod composites;
+mod matrices;
 mod reductions;
 pub(crate) mod remat;
 mod simplify;
@@ -31,14 +32,16 @@ pub enum Pass {
     Reductions,
     /// Removes what has no effect: identities, views of views, dead nodes.
     Simplify,
+    /// Rounds the operands of large products to 16-bit floats, for cooperative matrices.
+    Matrices,
     /// Gives every output a value of its own, so that it has memory of its own.
     Outputs,
 }
 
 impl Pass {
     /// All passes, in the order in which they run.
-    pub const ALL: [Pass; 6] =
-        [Pass::Storage, Pass::Composites, Pass::Split, Pass::Reductions, Pass::Simplify, Pass::Outputs];
+    pub const ALL: [Pass; 7] =
+        [Pass::Storage, Pass::Composites, Pass::Split, Pass::Reductions, Pass::Simplify, Pass::Matrices, Pass::Outputs];
 
     /// Name for dumps and for switching the pass off.
     pub fn name(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Pass {
             Pass::Composites => "composites",
             Pass::Split => "split",
             Pass::Simplify => "simplify",
+            Pass::Matrices => "matrices",
             Pass::Outputs => "outputs",
             Pass::Reductions => "reductions",
         }
@@ -65,6 +69,10 @@ impl Pass {
             Pass::Split => split::apply(graph, options.target.max_binding_bytes.min(options.target.max_buffer_bytes)),
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
+            Pass::Matrices => match (options.target.cooperative_matrix, options.cooperative) {
+                (Some(edge), Some(least)) => matrices::apply(graph, edge as usize, least),
+                _ => graph.clone(),
+            },
             Pass::Outputs => separate_outputs(graph),
         }
     }

@@ -8,6 +8,7 @@ use viral_runtime::{AdapterChoice, AdapterReport, Backend};
 use super::options::DeviceOptions;
 use super::output;
 use crate::error::{Result, escape};
+use crate::measure::correctness;
 
 /// List the devices of this machine, best first, with driver, limits and features
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,8 @@ fn nothing(choice: &AdapterChoice, others: &[AdapterReport]) -> viral_runtime::E
     }
 }
 
-fn as_text(report: &AdapterReport) -> String {
+/// What `viral-wgpu devices` prints about an adapter.
+pub(super) fn as_text(report: &AdapterReport) -> String {
     let target = &report.target;
     let subgroups = match target.subgroup {
         Some((min, max)) if min == max => format!("of {min} lanes"),
@@ -93,6 +95,7 @@ fn as_text(report: &AdapterReport) -> String {
         ("subgroups", subgroups),
         ("f16", yes_no(target.f16).into()),
         ("matrices", if matrices.is_empty() { "none".into() } else { matrices.join(", ") }),
+        ("kernels", correctness::variants(target).join(", ")),
         ("timing", if report.timestamps { "of single kernels" } else { "none" }.into()),
         ("cache", if report.pipeline_cache { "compiled kernels are kept by the driver" } else { "none" }.into()),
     ];
@@ -106,7 +109,8 @@ fn as_text(report: &AdapterReport) -> String {
     text
 }
 
-fn as_json(report: &AdapterReport) -> Value {
+/// The same as JSON.
+pub(super) fn as_json(report: &AdapterReport) -> Value {
     let target = &report.target;
     let matrices = report.cooperative_matrix.iter().map(|shape| {
         json!({
@@ -134,6 +138,7 @@ fn as_json(report: &AdapterReport) -> Value {
         "f16": target.f16,
         "int64": target.int64,
         "cooperative_matrices": Value::from_iter(matrices),
+        "kernels": correctness::variants(target),
         "timestamps": report.timestamps,
         "pipeline_cache": report.pipeline_cache,
     })

@@ -8,6 +8,7 @@ mod cache;
 mod config;
 mod data;
 mod devices;
+mod doctor;
 mod dump;
 mod failure;
 mod init;
@@ -15,6 +16,7 @@ mod logger;
 mod options;
 mod output;
 mod plan;
+mod preset;
 mod runs;
 mod train;
 
@@ -87,6 +89,7 @@ commands! {
     Runs => runs,
     Bench => bench,
     Devices => devices,
+    Doctor => doctor,
     Config => config,
     Dump => dump,
 }

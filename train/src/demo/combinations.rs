@@ -9,7 +9,7 @@ use viral_model::weights::{Checkpoint, Inventory, NameMap};
 use super::presets::Preset;
 use super::*;
 use crate::config::{Config, Overrides};
-use crate::engine::{Bundle, Networks, plan_report, planning_target};
+use crate::engine::{Bundle, Networks, StepShape, plan, planning_target};
 
 type TestResult = std::result::Result<(), Box<dyn StdError>>;
 
@@ -49,8 +49,8 @@ fn true_sizes_can_be_planned() -> TestResult {
         let parts = Parts { language: None, encoder: Some(encoder), teacher: TeacherPart::find(teacher) };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
         config.train.batch = 1;
-        let report = plan_report(&config, &planning_target())?;
-        assert!(report.contains("device memory"), "{preset} {teacher}: {report}");
+        let plan = plan(&config, StepShape::full(&config), &planning_target(), None)?;
+        assert!(plan.to_string().contains("device memory"), "{preset} {teacher}: {plan}");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@
 //! 7. [`save`] writes what was trained.
 //!
 //! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`guard`] looks at every
-//! step's figures. [`report`] and [`inspect`] show what a run computes.
+//! step's figures. [`planned`], [`report`] and [`inspect`] show what a run needs and computes.
 
 mod bundle;
 mod checkpoint;
@@ -21,6 +21,7 @@ mod init;
 mod inspect;
 mod layout;
 mod open_data;
+mod planned;
 mod prepare;
 mod report;
 mod save;
@@ -51,9 +52,10 @@ use checkpoint::{Keeper, Start};
 use guard::Guard;
 pub use inspect::Inspection;
 pub use open_data::{open_data, step_plan};
+pub use planned::{Expected, Planned, Work, plan};
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
-pub use report::{dump, plan_report};
+pub use report::dump;
 pub use session::{Culprit, Session};
 pub use speed::{StepShape, StepSpeed, measure_step};
 
@@ -143,7 +145,7 @@ impl<'c> Training<'c> {
         if let Some(checkpoint) = &start.checkpoint {
             session.restore(checkpoint)?;
         }
-        log::info!("{}", report::memory_table(session.memory()));
+        log::info!("{}", planned::memory_table(session.memory()));
 
         let record = RunRecord::new(config, device_record(&device), plan.steps(), fingerprints.clone());
         let mut recorder = match resume {
@@ -206,7 +208,7 @@ pub fn dry_run(config: &Config) -> Result<String> {
     let device = open_device(config, None)?;
     let session = Session::new(&bundle, &device, &buckets)?;
     let (samples, shapes, steps) = (bundle.dataset.len(), buckets.len(), plan.steps());
-    Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", report::memory_table(session.memory())))
+    Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", planned::memory_table(session.memory())))
 }
 
 /// What plans are made for when no device is named: WebGPU's default limits, with buffers as large as GPUs have them.
@@ -216,8 +218,21 @@ pub(crate) fn planning_target() -> Target {
 
 /// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.
 pub(crate) fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
-    let options = DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() };
-    let device = Device::open(&(&config.device).into(), &options)?;
+    open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() })
+}
+
+/// As [`open_device`], with cooperative matrices where the device has some that compute right.
+pub(crate) fn open_device_with_matrices(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
+    let options = DeviceOptions { cooperative_matrix: true, pipeline_cache: pipelines, ..DeviceOptions::default() };
+    let device = open_with(config, &options)?;
+    if let Some(fault) = device.cooperative_fault() {
+        log::warn!("cooperative matrices are not used: {fault}");
+    }
+    Ok(device)
+}
+
+fn open_with(config: &Config, options: &DeviceOptions) -> Result<Device> {
+    let device = Device::open(&(&config.device).into(), options)?;
     if let Some(file) = device.damaged_pipeline_cache() {
         log::warn!("{}: damaged, so kernels are compiled again", file.display());
     }

@@ -1,15 +1,16 @@
 //! Matrix products, with what follows them element by element.
 
-use viral_shaders::Target;
 use viral_shaders::gemm::{self, Form, Operand, Problem, Spec};
+use viral_shaders::{Target, coop};
 
 use super::super::affine::Affine;
 use super::super::body::{Body, ExprKind, Obstacle};
 use super::super::cluster::Group;
 use super::super::{Step, emit};
 use super::Context;
-use crate::ir::Value;
+use crate::ir::{Graph, Value};
 use crate::ops::{Class, Op};
+use crate::types::DType;
 
 impl Context<'_> {
     /// The kernel of a product and of the elementwise members behind it.
@@ -25,6 +26,10 @@ impl Context<'_> {
         {
             product.spec.accumulate = true;
             return Ok(self.launch(product, *result, target));
+        }
+        // Cooperative matrices have no epilogue.
+        if coop::Spec::fit(&product.spec, &product.problem, target).is_some() {
+            return Err(Obstacle::NeedsGroup(last));
         }
         // A state's old content may be read anywhere until the launch ends.
         if stored.iter().any(|&value| self.memory.replaces(value).is_some()) {
@@ -71,9 +76,12 @@ impl Context<'_> {
     }
 
     fn launch(&self, product: Product, result: Value, target: &Target) -> Step {
-        let launch = gemm::launch(&product.spec, &product.problem, target);
-        let flops = 2 * self.graph.ty(self.value).len() as u64 * u64::from(product.problem.k);
-        let kernel = gemm::kernel(&product.spec, target);
+        let Product { spec, problem, .. } = &product;
+        let (kernel, launch) = match coop::Spec::fit(spec, problem, target) {
+            Some(spec) => (coop::kernel(&spec, target), coop::launch(&spec, problem, target)),
+            None => (gemm::kernel(spec, target), gemm::launch(spec, problem, target)),
+        };
+        let flops = 2 * self.graph.ty(self.value).len() as u64 * u64::from(problem.k);
         Step {
             writes: vec![result],
             bindings: product.operands.into_iter().chain([result]).map(|value| self.memory.of(value)).collect(),
@@ -121,6 +129,22 @@ impl Context<'_> {
     }
 }
 
+/// Whether the kernel of a product can go on with `value`. One of two factors in 16-bit floats, as cooperative matrices take
+/// them, can add to a state and no more.
+pub(crate) fn takes_epilogue(graph: &Graph, product: Value, value: Value) -> bool {
+    let node = graph.node(value);
+    let in_f16 = |&factor: &Value| {
+        let mut at = factor;
+        while graph.node(at).op.class() == Class::View {
+            at = graph.node(at).args[0];
+        }
+        graph.ty(at).dtype == DType::F16
+    };
+    let adds_to_state =
+        matches!(node.op, Op::Add(_)) && node.args.iter().any(|&arg| matches!(graph.node(arg).op, Op::State(_)));
+    adds_to_state || !graph.node(product).args.iter().all(in_f16)
+}
+
 /// A product, ready to be launched.
 struct Product {
     spec: Spec,
@@ -143,14 +167,14 @@ fn orientation(at: &Affine, rows: usize, columns: usize) -> Option<(bool, i64)> 
 }
 
 /// Leading axes of a product, joined to at most three.
-struct Batch {
-    extents: [u32; 3],
-    /// Of A, B and C.
-    strides: [[u32; 3]; 3],
+pub(super) struct Batch {
+    pub(super) extents: [u32; 3],
+    /// Of each operand.
+    pub(super) strides: [[u32; 3]; 3],
 }
 
 impl Batch {
-    fn new(extents: &[usize], operands: [&Affine; 3]) -> Option<Self> {
+    pub(super) fn new(extents: &[usize], operands: [&Affine; 3]) -> Option<Self> {
         // (extent, stride of each operand), innermost last.
         let mut joined: Vec<(i64, [i64; 3])> = Vec::new();
         for (axis, &extent) in extents.iter().enumerate().filter(|(_, extent)| **extent != 1) {

@@ -1,0 +1,54 @@
+//! `pack_f16{edge}(x)`: matrices rounded to 16-bit floats, in whole tiles.
+
+use super::rule::{Class, Gen, Sample, arity};
+use crate::grad::Backward;
+use crate::storage;
+use crate::tensor::Tensor;
+use crate::types::{DType, TensorType};
+
+op! {
+    /// The nearest 16-bit floats, filled up with zeros until the last two axes are multiples of `edge`: what cooperative
+    /// matrices multiply. Finite numbers beyond ±65504 become that number. Compilation makes it, behind autodiff.
+    PackF16 = "pack_f16" {
+        /// Rows and columns of a tile, a multiple of eight.
+        edge: usize,
+    },
+
+    fn infer(&self, args: &[&TensorType]) -> Result<TensorType, String> {
+        let [x] = arity(args)?;
+        if x.dtype != DType::F32 || x.rank() < 2 {
+            return Err("takes matrices of reals".into());
+        }
+        if self.edge == 0 || !self.edge.is_multiple_of(8) {
+            return Err(format!("{} is not a multiple of eight", self.edge));
+        }
+        let mut shape = x.shape.clone();
+        shape.iter_mut().rev().take(2).for_each(|extent| *extent = extent.next_multiple_of(self.edge));
+        Ok(TensorType::new(DType::F16, shape))
+    }
+
+    fn eval(&self, args: &[&Tensor], ty: &TensorType) -> Tensor {
+        let inside = |index: &[usize]| index.iter().zip(&args[0].ty.shape).all(|(i, extent)| i < extent);
+        let rounded = |x: f64| f64::from(storage::round(DType::F16, x as f32));
+        Tensor::from_fn(ty, |index| if inside(index) { rounded(args[0].at(index)) } else { 0.0 })
+    }
+
+    fn grad(&self, _cx: &mut Backward<'_>) {}
+
+    fn class(&self) -> Class {
+        Class::Kernel
+    }
+
+    fn samples() -> Vec<Sample> {
+        // Beyond the range of 16-bit floats, and where they have few digits.
+        let sample = |edge, shape: &[usize], most: f64| {
+            Sample::new(PackF16 { edge }).arg(DType::F32, shape, Gen::Uniform(-most, most))
+        };
+        vec![
+            sample(8, &[5, 7], 70_000.0),
+            sample(16, &[2, 3, 12, 20], 1.0),
+            sample(8, &[9, 8], 1e-4),
+            sample(8, &[1, 16], 3e-7),
+        ]
+    }
+}

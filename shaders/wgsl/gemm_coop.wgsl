@@ -1,0 +1,129 @@
+// C = A * B (+ C) on cooperative matrices: tiles of EDGE x EDGE elements that a subgroup holds and multiplies as one.
+//
+// A and B are 16-bit floats, the sums 32-bit ones. Every extent is a multiple of EDGE; every offset and stride of A and B is a
+// multiple of 8 elements, of C of 4: a tile's rows begin at multiples of 16 bytes, as Vulkan wants it.
+//
+//            4 x EDGE columns                 A workgroup computes 8 x 4 tiles of C in four parts of 4 x 2 tiles,
+//          +---------+---------+              and a subgroup the parts whose number is its own, or its own and a
+//  8 x     | part 0  | part 1  |              multiple of the number of subgroups more. Tiles beyond the edge of C
+//  EDGE    |         |         |              repeat the last one, and are not stored.
+//  rows    +---------+---------+
+//          | part 2  | part 3  |
+//          |         |         |
+//          +---------+---------+
+//
+// Tiles come straight from storage memory, and the caches are all that subgroups share. Invocations exchange nothing through
+// memory: naga marks no access as visible to others once a module has cooperative matrices (gfx-rs/wgpu#8805). For the same
+// reason what follows a product is a kernel of its own. A subgroup reads of C nothing but the tiles that it writes.
+//
+// Sums are named one by one, because an array of tiles has no defined layout.
+//
+// Bindings: 0 parameters, 1 A, 2 B, 3 C. Hooks: load_a, load_b. Subgroups may have any size.
+
+@group(0) @binding(1) var<storage, read> a: array<f16>;
+@group(0) @binding(2) var<storage, read> b: array<f16>;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+
+// Where the tile of A begins that has this row of tiles, at the beginning of its sums.
+fn a_tile(place: Place, row_tile: u32) -> u32 {
+    let row = EDGE * min(row_tile, p.m / EDGE - 1u);
+    return place.a + select(row * p.a_row, row, A_TRANSPOSED);
+}
+
+// Where the tile of B begins that has this column of tiles, at the beginning of its sums.
+fn b_tile(place: Place, column_tile: u32) -> u32 {
+    let column = EDGE * min(column_tile, p.n / EDGE - 1u);
+    return place.b + select(column, column * p.b_row, B_TRANSPOSED);
+}
+
+fn exists(row_tile: u32, column_tile: u32) -> bool {
+    return EDGE * row_tile < p.m && EDGE * column_tile < p.n;
+}
+
+// Where a tile of C begins.
+fn c_tile(place: Place, row_tile: u32, column_tile: u32) -> u32 {
+    return place.c + EDGE * (row_tile * p.c_row + column_tile);
+}
+
+// What a tile of C starts from. Metal can add up products and no more, so C is the first sum instead of the last one.
+fn first_sums(place: Place, row_tile: u32, column_tile: u32) -> Sums {
+    var sums = Sums();
+    if ACCUMULATE {
+        // Once or not at all, and the same for the whole subgroup, as matrices need it. naga wants branches around them to be
+        // the same for the whole workgroup, and leaves loops alone.
+        for (var left = exists(row_tile, column_tile); left; left = false) {
+            sums = coopLoadT<Sums>(&c[c_tile(place, row_tile, column_tile)], p.c_row);
+        }
+    }
+    return sums;
+}
+
+fn store_tile(place: Place, row_tile: u32, column_tile: u32, sums: Sums) {
+    for (var left = exists(row_tile, column_tile); left; left = false) {
+        // In names, because naga forgets to compute the expressions of a store.
+        let at = c_tile(place, row_tile, column_tile);
+        let stride = p.c_row;
+        coopStoreT(sums, &c[at], stride);
+    }
+}
+
+// The part of C whose first tile is in this row and column of tiles.
+fn compute_part(place: Place, row_tile: u32, column_tile: u32) {
+    let a0 = a_tile(place, row_tile);
+    let a1 = a_tile(place, row_tile + 1u);
+    let a2 = a_tile(place, row_tile + 2u);
+    let a3 = a_tile(place, row_tile + 3u);
+    let b0 = b_tile(place, column_tile);
+    let b1 = b_tile(place, column_tile + 1u);
+    let a_step = EDGE * select(1u, p.a_row, A_TRANSPOSED);
+    let b_step = EDGE * select(p.b_row, 1u, B_TRANSPOSED);
+
+    var sums00 = first_sums(place, row_tile, column_tile);
+    var sums01 = first_sums(place, row_tile, column_tile + 1u);
+    var sums10 = first_sums(place, row_tile + 1u, column_tile);
+    var sums11 = first_sums(place, row_tile + 1u, column_tile + 1u);
+    var sums20 = first_sums(place, row_tile + 2u, column_tile);
+    var sums21 = first_sums(place, row_tile + 2u, column_tile + 1u);
+    var sums30 = first_sums(place, row_tile + 3u, column_tile);
+    var sums31 = first_sums(place, row_tile + 3u, column_tile + 1u);
+    for (var step = 0u; step < p.k / EDGE; step++) {
+        let left0 = load_a(a0 + step * a_step);
+        let left1 = load_a(a1 + step * a_step);
+        let left2 = load_a(a2 + step * a_step);
+        let left3 = load_a(a3 + step * a_step);
+        let right0 = load_b(b0 + step * b_step);
+        let right1 = load_b(b1 + step * b_step);
+        sums00 = coopMultiplyAdd(left0, right0, sums00);
+        sums01 = coopMultiplyAdd(left0, right1, sums01);
+        sums10 = coopMultiplyAdd(left1, right0, sums10);
+        sums11 = coopMultiplyAdd(left1, right1, sums11);
+        sums20 = coopMultiplyAdd(left2, right0, sums20);
+        sums21 = coopMultiplyAdd(left2, right1, sums21);
+        sums30 = coopMultiplyAdd(left3, right0, sums30);
+        sums31 = coopMultiplyAdd(left3, right1, sums31);
+    }
+    store_tile(place, row_tile, column_tile, sums00);
+    store_tile(place, row_tile, column_tile + 1u, sums01);
+    store_tile(place, row_tile + 1u, column_tile, sums10);
+    store_tile(place, row_tile + 1u, column_tile + 1u, sums11);
+    store_tile(place, row_tile + 2u, column_tile, sums20);
+    store_tile(place, row_tile + 2u, column_tile + 1u, sums21);
+    store_tile(place, row_tile + 3u, column_tile, sums30);
+    store_tile(place, row_tile + 3u, column_tile + 1u, sums31);
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+) {
+    let id = group.x + group.y * p.grid_x;
+    if id >= p.tiles {
+        return;
+    }
+    let place = place_of(id);
+    for (var part = subgroup; part < 4u; part += subgroups) {
+        compute_part(place, 8u * place.row_tile + 4u * (part / 2u), 4u * place.column_tile + 2u * (part % 2u));
+    }
+}

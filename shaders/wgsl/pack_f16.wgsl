@@ -1,0 +1,62 @@
+// Matrices rounded to 16-bit floats and filled up with zeros to whole tiles:
+//
+//   out[b, row, column] = x[b, row, column] within x, 0 beyond            b = (b0, b1, b2)
+//
+// x is a strided view, also across its columns; out is dense, and its rows are multiples of eight elements long. An invocation
+// computes eight neighbours of a row.
+//
+// Bindings: 0 parameters, 1 x, 2 out. Hook: load_x(at, column) reads four neighbours.
+
+// All but the last three count elements: rows and columns of x, out_rows of out, eights of them in a row of out; strides and
+// offset of x; batch extents; then the word at which the scales of x begin, the number of invocations that have work, and the
+// width of the grid.
+struct Params {
+    rows: u32,
+    columns: u32,
+    out_rows: u32,
+    eights: u32,
+    offset: u32,
+    row: u32,
+    column: u32,
+    batch_stride0: u32,
+    batch_stride1: u32,
+    batch_stride2: u32,
+    batch1: u32,
+    batch2: u32,
+    scales: u32,
+    count: u32,
+    grid_x: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<u32>>;
+
+// Four neighbours from `column` on of the row at `base`, as 16-bit floats in two words.
+fn packed_four(base: u32, column: u32) -> vec2<u32> {
+    if column >= p.columns {
+        return vec2<u32>();
+    }
+    let exists = vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.columns);
+    let half = half_bits(select(vec4<f32>(), load_x(base + column * p.column, column), exists));
+    return half.xz | (half.yw << vec2<u32>(16u));
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let id = 64u * (group.x + group.y * p.grid_x) + thread;
+    if id >= p.count {
+        return;
+    }
+    let column = 8u * (id % p.eights);
+    let line = id / p.eights;
+    let row = line % p.out_rows;
+    let batch = line / p.out_rows;
+    var words = vec4<u32>();
+    if row < p.rows {
+        let outer = batch / p.batch2;
+        let base = p.offset + row * p.row + (outer / p.batch1) * p.batch_stride0 + (outer % p.batch1) * p.batch_stride1
+            + (batch % p.batch2) * p.batch_stride2;
+        words = vec4<u32>(packed_four(base, column), packed_four(base, column + 4u));
+    }
+    out[id] = words;
+}
