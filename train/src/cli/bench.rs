@@ -26,7 +26,7 @@ Examples:
   viral-wgpu bench kernels --filter attention --budget 30 --json
   viral-wgpu bench step --preset small --steps 10
   viral-wgpu bench step --preset llava-1.5-7b --set model.base=nf4 --set train.moments=f8 --set train.precision=bf16
-  viral-wgpu bench step --preset 1b --set train.max_length=320 --set vra.enabled=false")]
+  viral-wgpu bench step --preset 1b --set train.max_length=320 --alignment on")]
 pub(super) struct Args {
     /// What to measure
     #[arg(value_enum, default_value_t = What::Kernels)]
@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Steps that are measured
     #[arg(long, default_value_t = 5)]
     steps: u64,
+    /// Steps with alignment, without, or both in turn
+    #[arg(long, value_enum, default_value_t = Alignment::Both)]
+    alignment: Alignment,
     /// Only cases whose model/name/shape contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -56,6 +59,13 @@ enum What {
     Kernels,
     /// Forward, backward and update of a model with made-up weights, with alignment and without
     Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Alignment {
+    Both,
+    On,
+    Off,
 }
 
 fn models() -> PossibleValuesParser {
@@ -116,8 +126,12 @@ fn step(args: &Args, device: &Device) -> Result<()> {
     let Borrowed { mut config, shape, _folder } = Borrowed::new(name, &args.options)?;
     let roofline = Roofline::measure(device)?;
     let mut rows = Vec::new();
-    // A run that has no alignment is not measured with one.
-    let cases = if config.vra.enabled { &[true, false][..] } else { &[false] };
+    let cases = match args.alignment {
+        // A run that has no alignment is not measured with one.
+        Alignment::Both if config.vra.enabled => &[true, false][..],
+        Alignment::On => &[true],
+        Alignment::Both | Alignment::Off => &[false],
+    };
     for &alignment in cases {
         config.vra.enabled = alignment;
         rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps)?));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::ArgGroup;
 use serde_json::json;
 
 use super::options::Options;
@@ -14,7 +15,7 @@ use crate::measure::Roofline;
 
 /// Show memory, work and expected time of a training step; needs config.json of the models, no weights and no GPU
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("model").required(true).args(["config", "preset"]), after_help = "\
 Without --adapter or --backend, the plan is made for a GPU that binds up to 2 GiB at once. With one of them it is made for
 that device, whose arithmetic and memory are measured to say how long a step takes at least; --gflops and --gbytes state them
 for a device that is not here.
@@ -25,7 +26,6 @@ Examples:
   viral-wgpu plan --preset llava-1.5-13b --set train.max_length=2048 --gflops 60000 --gbytes 900 --json")]
 pub(super) struct Args {
     /// Configuration file
-    #[arg(required_unless_present = "preset", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// A ready-made model in its place; one sample of 1,024 tokens unless --set changes train.batch or train.max_length
     #[arg(long, value_parser = preset::names())]
