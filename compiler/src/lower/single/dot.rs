@@ -38,7 +38,7 @@ impl Context<'_> {
         let body = Body::new(self.graph, self.clusters, group, stored)?;
         // The kernel's own result is f32; what else there is the hook stores.
         let is_f32 = |value: &Value| !self.graph.ty(*value).dtype.is_storage();
-        let result = body.stores.iter().map(|store| store.value).filter(is_f32).next_back();
+        let result = body.stores.iter().map(|store| store.value).rfind(is_f32);
         let computed = group.members.iter().rev().map(|&member| &self.graph.node(member).op);
         let name = computed.into_iter().find(|op| op.class() != Class::View).map_or("copy", Op::name).to_owned();
         let memory = |value| self.memory.of(value);

@@ -1,5 +1,6 @@
 //! The device memory of a session: flat state, inputs and results, frozen tensors.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
@@ -50,9 +51,9 @@ pub(super) fn allocate_ports(
     }
     for port in &plan.state {
         let name = buffer_name(plan, port);
-        if !buffers.contains_key(&name) {
-            let buffer = upload(contents, device, &name, &port.name, &port.ty)?;
-            buffers.insert(name, buffer);
+        if let Entry::Vacant(entry) = buffers.entry(name) {
+            let buffer = upload(contents, device, entry.key(), &port.name, &port.ty)?;
+            entry.insert(buffer);
         }
     }
     Ok(())
