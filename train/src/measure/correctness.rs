@@ -1,5 +1,5 @@
-//! Whether a device computes right: every operation forward and backward, products of weights in every storage type and products
-//! on cooperative matrices, each against the interpreter's numbers.
+//! Whether a device computes right: every operation forward and backward, products of weights in every storage type and
+//! products on cooperative matrices, each against the interpreter's numbers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -66,7 +66,8 @@ pub fn check(device: &Device, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Famil
     Ok(wanted.map(|name| found.iter().find(|family| family.name == name).cloned().unwrap_or(none(name))).collect())
 }
 
-/// Kernels that a plan for `target` would use for a large product and for attention.
+/// Kernels that plans for `target` use for a large product and for attention: those of 32-bit floats first, then what takes
+/// their place where products may round to 16-bit ones.
 pub fn variants(target: &Target) -> Vec<String> {
     let mut g = Graph::new();
     let x = g.input("x", DType::F32, &[128, 128]);
@@ -75,9 +76,14 @@ pub fn variants(target: &Target) -> Vec<String> {
     let heads = g.reshape(y, &[1, 128, 2, 64]);
     let heads = g.attention(heads, heads, heads, true, 0.125);
     g.output("y", heads);
-    let options = Options { cooperative: Some(1), ..Options::new(target.clone()) };
-    let kernels = compile(&g, &options).map(|plan| plan.kernels).unwrap_or_default();
-    kernels.into_iter().map(|kernel| kernel.name).collect()
+    let mut names: Vec<String> = Vec::new();
+    for cooperative in [None, Some(1)] {
+        let options = Options { cooperative, ..Options::new(target.clone()) };
+        let kernels = compile(&g, &options).map(|plan| plan.kernels).unwrap_or_default();
+        let new = kernels.into_iter().map(|kernel| kernel.name).filter(|name| !names.contains(name));
+        names.extend(new.collect::<Vec<_>>());
+    }
+    names
 }
 
 /// A graph with what it is run on.
@@ -314,7 +320,8 @@ mod tests {
         let target = Target { cooperative_matrix: Some(8), f16: true, subgroup: Some((8, 8)), ..Target::baseline() };
         let found: BTreeSet<&str> = cases(&target).iter().map(|case| case.family).collect();
         assert_eq!(found, BTreeSet::from(FAMILIES));
-        assert_eq!(variants(&Target::baseline()), ["gemm_tile_nt_vec4", "attention_tile_64"]);
-        assert!(variants(&target).iter().any(|name| name.starts_with("gemm_coop8_")));
+        assert_eq!(variants(&Target::baseline()), ["gemm_tile_nt_vec4", "attention_tile_out_64"]);
+        let names = variants(&target);
+        assert!(names[0] == "gemm_tile_nt_vec4" && names.iter().any(|name| name == "gemm_coop8_32_nt"), "{names:?}");
     }
 }
