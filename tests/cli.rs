@@ -265,6 +265,26 @@ fn kernels_are_measured() {
 }
 
 #[test]
+fn steps_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ["--set", "train.batch=1", "--set", "model.base=nf4", "--set", "train.moments=f8"];
+    let measured = call(
+        folder.path(),
+        &[&["bench", "step", "--preset", "tiny", "--steps", "1", "--json"], &settings[..]].concat(),
+    );
+    succeeds(&measured);
+    let report: serde_json::Value = serde_json::from_str(&measured.stdout).unwrap();
+    assert_eq!(report["base"], "nf4");
+    for (row, alignment) in report["rows"].as_array().unwrap().iter().zip([true, false]) {
+        let step = &row["step"];
+        assert_eq!((&row["alignment"], &step["planned"]["shape"]["batch"]), (&alignment.into(), &1.into()));
+        assert!(step["tokens_per_second"].as_f64().unwrap() > 0.0 && step["losses"].as_array().unwrap().len() == 2);
+        let (held, planned) = (step["device_bytes"].as_f64(), step["planned"]["memory"]["total"].as_f64());
+        assert!((held.unwrap() / planned.unwrap() - 1.0).abs() < 0.05, "{report:#}");
+    }
+}
+
+#[test]
 fn two_processes_cannot_share_a_run_folder() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
@@ -379,6 +399,26 @@ fn plans_and_dumps_need_no_device() {
     for part in ["device memory", "activations", "trained parameters", "gemm"] {
         assert!(plan.stdout.contains(part), "no {part} in:\n{}", plan.stdout);
     }
+    // A preset needs no file at all; --set changes its micro-batch, and a stated roof says how long a step takes.
+    let smaller = ["--set", "train.max_length=64", "--gflops", "1000", "--gbytes", "100", "--json"];
+    let preset = call_with(
+        here,
+        &[&["plan", "--preset", "tiny", "--set", "train.batch=2"], &smaller[..]].concat(),
+        &environment,
+    );
+    succeeds(&preset);
+    let planned: serde_json::Value = serde_json::from_str(&preset.stdout).unwrap();
+    assert_eq!((planned["shape"]["batch"].as_u64(), planned["shape"]["tokens"].as_u64()), (Some(2), Some(64)));
+    let memory = |class: &str| planned["memory"][class].as_u64().unwrap();
+    let classes = ["frozen_weights", "trained", "activations", "inputs_and_results", "transfers"];
+    assert_eq!(memory("total"), classes.iter().map(|class| memory(class)).sum::<u64>());
+    assert!(planned["expected"]["tokens_per_second"].as_f64().unwrap() > 0.0, "{planned:#}");
+    fails(&call_with(here, &["plan"], &environment), 2, &["--preset"]);
+    fails(
+        &call_with(here, &["plan", "--preset", "tiny", "--gflops", "0", "--gbytes", "1"], &environment),
+        2,
+        &["above zero"],
+    );
     let dumped = call_with(here, &["dump", "tiny/config.toml", "--out", "dumped"], &environment);
     succeeds(&dumped);
     assert!(dumped.stdout.lines().count() > 10);

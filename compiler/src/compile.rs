@@ -224,6 +224,7 @@ fn assemble(
             traffic: step.traffic,
         }));
     }
+    plan.memory.transfers = plan.params.len() as u64;
     Ok(plan)
 }
 

@@ -98,6 +98,8 @@ pub struct MemoryReport {
     pub state: u64,
     /// Slots, which hold every intermediate value.
     pub slots: u64,
+    /// Parameters of all launches; in a report on a whole run also what carries inputs and results to and from the host.
+    pub transfers: u64,
     /// The largest sum of intermediate values alive at one time: no planner can need fewer slot bytes than this.
     pub lower_bound: u64,
     /// What is alive at that time, by the model's names, largest first.
@@ -123,6 +125,13 @@ pub struct Plan {
     pub outputs: Vec<Port>,
     /// Planned memory.
     pub memory: MemoryReport,
+}
+
+impl MemoryReport {
+    /// Bytes of all classes.
+    pub fn total(&self) -> u64 {
+        self.weights + self.ports + self.state + self.slots + self.transfers
+    }
 }
 
 impl Plan {

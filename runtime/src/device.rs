@@ -40,6 +40,8 @@ pub struct DeviceOptions {
     pub checks: Checks,
     /// Bytes of device memory this program may use; beyond it, allocations fail as if the device were full.
     pub memory_limit: Option<u64>,
+    /// Bytes that kernels may bind at once, where the device could bind more: what plans for a smaller device do.
+    pub binding_limit: Option<u64>,
     /// Ask for cooperative matrices, which wgpu still calls experimental. Where the adapter has some that kernels can use, and
     /// a test of a few products finds them right, [`Target::cooperative_matrix`] says so.
     pub cooperative_matrix: bool,
@@ -109,7 +111,8 @@ impl Device {
         let health = Health::watch(&device);
         let info = adapter.get_info();
         let pipelines = Pipelines::new(&device, &info, features, options);
-        let target = capabilities::target(&info, features, &limits, &report.cooperative_matrix);
+        let mut target = capabilities::target(&info, features, &limits, &report.cooperative_matrix);
+        target.max_binding_bytes = target.max_binding_bytes.min(options.binding_limit.unwrap_or(u64::MAX));
         let device = Self {
             target: Arc::new(Target { class: report.target.class, ..target }),
             inner: Arc::new(Inner {

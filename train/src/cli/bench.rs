@@ -10,8 +10,9 @@ use viral_runtime::Device;
 use super::cache;
 use super::options::Options;
 use super::output;
-use crate::demo::{self, Preset};
-use crate::engine::{self, StepShape};
+use super::preset::Borrowed;
+use crate::demo;
+use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::measure::Roofline;
 use crate::measure::kernels::{self, Measured, Outcome};
@@ -23,7 +24,9 @@ use crate::measure::shapes::{Case, MODELS, SQUARE, cases};
 Examples:
   viral-wgpu bench kernels --preset small
   viral-wgpu bench kernels --filter attention --budget 30 --json
-  viral-wgpu bench step --preset small --steps 10")]
+  viral-wgpu bench step --preset small --steps 10
+  viral-wgpu bench step --preset llava-1.5-7b --set model.base=nf4 --set train.moments=f8 --set train.precision=bf16
+  viral-wgpu bench step --preset 1b --set train.max_length=320 --alignment on")]
 pub(super) struct Args {
     /// What to measure
     #[arg(value_enum, default_value_t = What::Kernels)]
@@ -34,6 +37,9 @@ pub(super) struct Args {
     /// Steps that are measured
     #[arg(long, default_value_t = 5)]
     steps: u64,
+    /// Steps with alignment, without, or both in turn
+    #[arg(long, value_enum, default_value_t = Alignment::Both)]
+    alignment: Alignment,
     /// Only cases whose model/name/shape contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -53,6 +59,13 @@ enum What {
     Kernels,
     /// Forward, backward and update of a model with made-up weights, with alignment and without
     Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Alignment {
+    Both,
+    On,
+    Off,
 }
 
 fn models() -> PossibleValuesParser {
@@ -101,24 +114,25 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
 
 fn step(args: &Args, device: &Device) -> Result<()> {
     let name = args.preset.as_deref().unwrap_or("small");
-    let preset = Preset::find(name).ok_or_else(|| Error {
-        kind: Kind::Config,
-        what: format!("`{name}` is no model"),
-        place: "--preset".into(),
-        why: "its shapes belong to single kernels".into(),
-        hint: "name another preset, or use `bench kernels`".into(),
-    })?;
-    let folder =
-        tempfile::tempdir().map_err(|error| Error::io("make a temporary folder", &std::env::temp_dir(), &error))?;
-    let file = demo::configurations(folder.path(), preset)?;
-    let mut config = args.options.load(&file, None)?;
-    let shape = match MODELS.iter().find(|model| model.name == name) {
-        Some(model) => StepShape { batch: model.batch, tokens: model.tokens, targets: model.targets / model.batch },
-        None => StepShape { batch: config.train.batch, tokens: 96, targets: 8 },
-    };
+    if name == SQUARE {
+        return Err(Error {
+            kind: Kind::Config,
+            what: format!("`{name}` is no model"),
+            place: "--preset".into(),
+            why: "its shapes belong to single kernels".into(),
+            hint: "name another preset, or use `bench kernels`".into(),
+        });
+    }
+    let Borrowed { mut config, shape, _folder } = Borrowed::new(name, &args.options)?;
     let roofline = Roofline::measure(device)?;
     let mut rows = Vec::new();
-    for alignment in [true, false] {
+    let cases = match args.alignment {
+        // A run that has no alignment is not measured with one.
+        Alignment::Both if config.vra.enabled => &[true, false][..],
+        Alignment::On => &[true],
+        Alignment::Both | Alignment::Off => &[false],
+    };
+    for &alignment in cases {
         config.vra.enabled = alignment;
         rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps)?));
     }
@@ -127,7 +141,10 @@ fn step(args: &Args, device: &Device) -> Result<()> {
         let report = json!({
             "device": describe(device),
             "peak_gflops": roofline.flops / 1e9,
+            "peak_gbytes": roofline.bytes / 1e9,
             "preset": name,
+            "base": config.model.base.name(),
+            "precision": config.train.precision.name(),
             "rows": Value::from_iter(rows),
         });
         return output::print(&format!("{report:#}\n"));
@@ -136,20 +153,32 @@ fn step(args: &Args, device: &Device) -> Result<()> {
     let _ = writeln!(text, "{name}: {} x {} tokens, every sample with a picture\n", shape.batch, shape.tokens);
     let _ = writeln!(
         text,
-        "{:<10} {:>14} {:>10} {:>10} {:>8} {:>10} {:>12}",
-        "alignment", "fwd+bwd s", "update s", "tokens/s", "TFLOP", "of peak", "memory"
+        "{:<10} {:>10} {:>10} {:>10} {:>8} {:>8} {:>12} {:>12} {:>12} {:>10}",
+        "alignment",
+        "fwd+bwd s",
+        "update s",
+        "tokens/s",
+        "TFLOP",
+        "of peak",
+        "device",
+        "planned",
+        "process",
+        "last loss"
     );
     for (alignment, speed) in rows {
         let _ = writeln!(
             text,
-            "{:<10} {:>14.3} {:>10.3} {:>10.1} {:>8.3} {:>9.1}% {:>9.2} GB",
+            "{:<10} {:>10.3} {:>10.3} {:>10.1} {:>8.3} {:>7.1}% {:>9.2} GB {:>9.2} GB {:>9.2} GB {:>10.4}",
             if alignment { "on" } else { "off" },
             speed.micro_batch_seconds,
             speed.update_seconds,
             speed.tokens_per_second,
-            speed.flops as f64 / 1e12,
+            speed.model_flops as f64 / 1e12,
             100.0 * speed.utilisation,
             speed.device_bytes as f64 / 1e9,
+            speed.planned.total_bytes() as f64 / 1e9,
+            speed.process_bytes.unwrap_or(0) as f64 / 1e9,
+            speed.losses.last().copied().unwrap_or(f64::NAN),
         );
     }
     output::print(&text)

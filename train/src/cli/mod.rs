@@ -16,6 +16,7 @@ mod logger;
 mod options;
 mod output;
 mod plan;
+mod preset;
 mod runs;
 mod train;
 

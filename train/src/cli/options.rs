@@ -41,9 +41,21 @@ impl Options {
         Config::load(file, &overrides)
     }
 
+    /// As [`Options::load`], over values in the place of those in `file`.
+    pub(super) fn load_over(&self, file: &Path, values: impl Iterator<Item = Assignment>) -> Result<Config> {
+        let mut overrides = self.overrides()?;
+        overrides.set.splice(0..0, values);
+        Config::load(file, &overrides)
+    }
+
+    /// Whether flags name a device.
+    pub(super) fn names_a_device(&self) -> bool {
+        self.device.backend.is_some() || self.device.adapter.is_some()
+    }
+
     /// What to plan for: the device that flags name, or a GPU in general.
     pub(super) fn target(&self) -> Result<Target> {
-        if self.device.backend.is_none() && self.device.adapter.is_none() {
+        if !self.names_a_device() {
             return Ok(engine::planning_target());
         }
         let choice = AdapterChoice::from(&self.load_defaults()?.device);

@@ -11,7 +11,7 @@ use super::presets::Preset;
 use super::*;
 use crate::config::{Config, Overrides};
 use crate::data::buckets;
-use crate::engine::{Bundle, Networks, plan_report, planning_target};
+use crate::engine::{Bundle, Networks, StepShape, plan, planning_target};
 
 type TestResult = std::result::Result<(), Box<dyn StdError>>;
 
@@ -54,8 +54,8 @@ fn true_sizes_can_be_planned() -> TestResult {
             Parts { encoder: Some(encoder), teacher: TeacherPart::find(teacher), ross: true, ..Parts::default() };
         let (mut config, _) = networks(dir.path(), preset, &parts)?;
         config.train.batch = 1;
-        let report = plan_report(&config, &planning_target())?;
-        assert!(report.contains("device memory"), "{preset} {teacher}: {report}");
+        let plan = plan(&config, StepShape::full(&config), &planning_target(), None)?;
+        assert!(plan.to_string().contains("device memory"), "{preset} {teacher}: {plan}");
     }
     Ok(())
 }

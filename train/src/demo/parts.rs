@@ -84,6 +84,15 @@ impl Encoder {
         }
     }
 
+    /// `vision_config` of a model of six blocks with `grid` visual tokens a side.
+    pub(super) fn small(self, grid: usize, width: usize, heads: usize) -> Value {
+        match self {
+            Self::Clip => clip(14 * grid, [width, 4 * width, 6, heads]),
+            Self::Siglip2 => siglip(16 * grid, 16, [width, 4 * width, 6, heads]),
+            Self::Siglip2Patch14 => siglip(14 * grid, 14, [width, 4 * width, 6, heads]),
+        }
+    }
+
     /// Keys of the model's `config.json` that depend on the encoder.
     pub(super) fn features(self) -> Value {
         let strategy = match self {

@@ -81,6 +81,16 @@ pub(super) static SMALL: Preset = Preset {
     }),
 };
 
+static ONE_B: Preset = Preset {
+    name: "1b",
+    help: "Configuration of a LLaVA of 1.2 billion parameters without weights, to measure on little hardware",
+    content: Content::Published(|| Published {
+        title: "A LLaVA of 1.2 billion parameters",
+        small_vision: true,
+        ..vicuna("", [2048, 8192, 16, 16], [1, 128])
+    }),
+};
+
 static LLAVA_7B: Preset = Preset {
     name: "llava-1.5-7b",
     help: "Configuration of LLaVA-1.5 7B without weights, to plan a run",
@@ -109,7 +119,7 @@ static QWEN_7B: Preset = Preset {
 };
 
 /// Every preset, in the order of the documentation.
-pub static PRESETS: [&Preset; 7] = [&TINY, &TINY_NEXT, &SMALL, &LLAVA_7B, &LLAVA_13B, &QWEN_7B, &LLAVA_NEXT_7B];
+pub static PRESETS: [&Preset; 8] = [&TINY, &TINY_NEXT, &SMALL, &ONE_B, &LLAVA_7B, &LLAVA_13B, &QWEN_7B, &LLAVA_NEXT_7B];
 
 impl Preset {
     /// Whether the folder holds configurations only.
@@ -133,20 +143,33 @@ pub(super) struct Published {
     batch: usize,
     accumulation: usize,
     input: VisionInput,
+    /// Whether vision encoder and teacher are small ones: six and three blocks of width 256, 64 visual tokens.
+    small_vision: bool,
 }
+
+/// Visual tokens a side, width and heads of small vision networks.
+const SMALL_VISION: [usize; 3] = [8, 256, 4];
 
 impl Published {
     /// Writes the configurations of the model, the teacher and the run.
     pub(super) fn write(&self, dir: &Path, parts: &Parts) -> Result<()> {
         let encoder = parts.encoder.unwrap_or(Encoder::Clip);
         let teacher = parts.teacher.unwrap_or(&TEACHERS[0]);
-        let vision = encoder.published();
+        let [grid, width, heads] = SMALL_VISION;
+        let (vision, target) = match self.small_vision {
+            true => (encoder.small(grid, width, heads), teacher.tiny(width, heads, grid)),
+            false => (encoder.published(), teacher.published()),
+        };
         let side = |key: &str| vision[key].as_u64().unwrap_or(1) as usize;
         let (image, patch) = (side("image_size"), side("patch_size"));
         write_json(&dir.join("llava/config.json"), &self.llava(encoder, vision, (image / patch).pow(2)))?;
         write_json(&dir.join("llava/preprocessor_config.json"), &self.input.processor(encoder, image))?;
-        write_json(&dir.join(teacher.folder).join("config.json"), &teacher.published())?;
+        write_json(&dir.join(teacher.folder).join("config.json"), &target)?;
+        // The paper's, where the model is deep enough.
+        let depth = self.text["num_hidden_layers"].as_u64().unwrap_or(1);
+        let layer = if depth > 16 { 16 } else { depth / 2 };
         let mut config = include_str!("published.toml")
+            .replace("{layer}", &layer.to_string())
             .replace("{title}", self.title)
             .replace("{target}", teacher.help)
             .replace("{teacher}", teacher.folder)
@@ -211,6 +234,7 @@ fn vicuna(
         batch,
         accumulation,
         input: VisionInput::Square,
+        small_vision: false,
     }
 }
 
@@ -240,5 +264,6 @@ fn qwen() -> Published {
         batch: 8,
         accumulation: 16,
         input: VisionInput::Square,
+        small_vision: false,
     }
 }

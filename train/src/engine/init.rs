@@ -22,6 +22,11 @@ pub(crate) trait Contents {
 
     /// The first value of a trained tensor, row-major.
     fn value(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>>;
+
+    /// What all of a frozen leaf consists of, again and again, if it is no more than that.
+    fn repeated(&self, _name: &str, _ty: &TensorType) -> Option<Vec<f32>> {
+        None
+    }
 }
 
 impl Contents for Bundle {
@@ -37,13 +42,15 @@ impl Contents for Bundle {
 /// Small numbers without meaning, to measure speed with where there are no files: the same block again and again.
 pub(crate) struct MadeUp;
 
+/// Elements of the block of [`MadeUp`]; whole blocks of every storage type.
+const MADE_UP: usize = 1 << 16;
+
 impl Contents for MadeUp {
-    fn frozen(&self, _: &str, ty: &TensorType, take: Take<'_>) -> Result<()> {
-        const BLOCK: usize = 1 << 16;
-        let block = Random::new(0, "made up").uniform(BLOCK, 0.02);
+    fn frozen(&self, name: &str, ty: &TensorType, take: Take<'_>) -> Result<()> {
+        let block = self.repeated(name, ty).unwrap_or_default();
         let mut left = ty.len();
         while left > 0 {
-            let piece = &block[..BLOCK.min(left)];
+            let piece = &block[..block.len().min(left)];
             take(piece)?;
             left -= piece.len();
         }
@@ -52,6 +59,19 @@ impl Contents for MadeUp {
 
     fn value(&self, name: &str, ty: &TensorType) -> Result<Vec<f32>> {
         whole(self, name, ty)
+    }
+
+    fn repeated(&self, name: &str, ty: &TensorType) -> Option<Vec<f32>> {
+        if ty.rank() == 1 && name.contains("norm") && name.ends_with(".weight") {
+            // Near zero it would leave nothing of what it scales.
+            return Some(vec![1.0; MADE_UP]);
+        }
+        let mut block = Random::new(0, "made up").uniform(MADE_UP, 0.02);
+        // Some rows of a tensor are what the whole has there.
+        if let LeafSource::Rows { start, count, .. } = LeafSource::of(name) {
+            block.rotate_left(start * (ty.len() / count.max(1)) % MADE_UP);
+        }
+        Some(block)
     }
 }
 

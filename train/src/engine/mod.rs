@@ -11,7 +11,8 @@
 //! 7. [`save`] writes what was trained.
 //!
 //! [`Training::run`] below calls them from top to bottom; [`checkpoint`] saves its state on the way and brings it back. [`guard`] looks at every
-//! step's figures, [`validation`] evaluates on samples that are not learnt from. [`report`] and [`inspect`] show what a run computes.
+//! step's figures, [`validation`] evaluates on samples that are not learnt from. [`planned`], [`report`] and [`inspect`] show what a
+//! run needs and computes.
 
 mod bundle;
 mod checkpoint;
@@ -21,6 +22,7 @@ mod init;
 mod inspect;
 mod layout;
 mod open_data;
+mod planned;
 mod prepare;
 mod report;
 mod save;
@@ -52,9 +54,10 @@ use checkpoint::{Keeper, Start};
 use guard::Guard;
 pub use inspect::Inspection;
 pub use open_data::{open_data, open_datasets, step_plan};
+pub use planned::{Expected, Planned, Work, plan};
 #[cfg(test)]
 pub(crate) use prepare::Preparer;
-pub use report::{dump, plan_report};
+pub use report::dump;
 pub use session::{Culprit, Session};
 pub use speed::{StepShape, StepSpeed, measure_step};
 use validation::Validator;
@@ -145,7 +148,7 @@ impl<'c> Training<'c> {
         if let Some(checkpoint) = &start.checkpoint {
             session.restore(checkpoint)?;
         }
-        log::info!("{}", report::memory_table(session.memory()));
+        log::info!("{}", planned::memory_table(session.memory()));
 
         let record = RunRecord::new(config, device_record(&device), plan.steps(), fingerprints.clone());
         let mut recorder = match resume {
@@ -226,7 +229,7 @@ pub fn dry_run(config: &Config) -> Result<String> {
     let device = open_device(config, None)?;
     let session = Session::new(&bundle, &device, &buckets)?;
     let (samples, shapes, steps) = (bundle.dataset.len(), buckets.len(), plan.steps());
-    Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", report::memory_table(session.memory())))
+    Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", planned::memory_table(session.memory())))
 }
 
 /// What plans are made for when no device is named: WebGPU's default limits, with buffers as large as GPUs have them.

@@ -247,11 +247,6 @@ impl Session {
         &self.memory
     }
 
-    /// Floating-point operations of one micro-batch of a planned shape, and of the optimiser.
-    pub(crate) fn work(&self, bucket: Bucket) -> (u64, u64) {
-        (self.plans.get(&bucket).map_or(0, |plan| plan.work().0), self.update.work().0)
-    }
-
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device

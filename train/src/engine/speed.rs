@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde::Serialize;
+use viral_model::config::LlavaConfig;
+use viral_model::image::Tiling;
 use viral_runtime::Device;
 
 use super::bundle::Networks;
 use super::init::MadeUp;
+use super::planned::{Planned, plan};
 use super::session::{Extent, Session};
 use crate::config::Config;
-use crate::data::{Batch, Geometry, MicroBatch, NONE, Row, Sample};
+use crate::data::{Batch, Bucket, Geometry, MicroBatch, NONE, Row, Sample, SampleShape};
 use crate::error::Result;
 use crate::measure::Roofline;
+use crate::run::host;
 
 /// The samples of a micro-batch; each has a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,23 +29,53 @@ pub struct StepShape {
     pub targets: usize,
 }
 
+impl StepShape {
+    /// Supervised tokens of a sample where there are no data to count them in.
+    const TYPICAL_TARGETS: usize = 128;
+
+    /// Samples of the configured batch that are as long as allowed.
+    pub fn full(config: &Config) -> Self {
+        let tokens = config.train.max_length;
+        Self { batch: config.train.batch, tokens, targets: Self::TYPICAL_TARGETS.min(tokens) }
+    }
+
+    /// The bucket of the micro-batch, with room for the visual tokens of a picture, and with as many tiles as one may have.
+    pub(crate) fn bucket(self, llava: &LlavaConfig) -> Bucket {
+        let visual_tokens = llava.visual_tokens();
+        let sample = SampleShape {
+            tokens: self.tokens.max(visual_tokens + 1) as u32,
+            visual: visual_tokens as u32,
+            tiles: llava.tiling.as_ref().map_or(0, Tiling::most_tiles) as u32,
+            targets: self.targets as u32,
+        };
+        Bucket::of(&vec![sample; self.batch])
+    }
+}
+
 /// How fast a training step is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepSpeed {
-    /// Its samples.
-    pub shape: StepShape,
     /// Forward and backward, median seconds.
     pub micro_batch_seconds: f64,
     /// Optimiser, median seconds.
     pub update_seconds: f64,
     /// Tokens a second, of forward, backward and update together.
     pub tokens_per_second: f64,
-    /// Floating-point operations of a step, as planned.
-    pub flops: u64,
-    /// Share of the device's measured peak arithmetic.
+    /// Floating-point operations of a step, without those that compute activations again.
+    pub model_flops: u64,
+    /// Model FLOP utilisation: the share of the device's measured peak arithmetic that these are.
     pub utilisation: f64,
     /// Device memory that the run holds, in bytes; after the first step it neither grows nor shrinks.
     pub device_bytes: u64,
+    /// Most main memory that the process has occupied so far, in bytes, where the system tells. On a software device that
+    /// holds the device memory as well.
+    pub process_bytes: Option<u64>,
+    /// Seconds until everything was compiled, allocated and filled.
+    pub start_seconds: f64,
+    /// Loss of each step, the first included, which is not measured.
+    pub losses: Vec<f64>,
+    /// The plan, for the same roof.
+    pub planned: Planned,
 }
 
 /// Runs `steps` optimiser steps after one that does not count.
@@ -55,7 +89,10 @@ pub fn measure_step(
     shape: StepShape,
     steps: u64,
 ) -> Result<StepSpeed> {
+    let start = Instant::now();
     let networks = Networks::open(config)?;
+    let planned = plan(config, shape, device.target(), Some(roofline))?;
+    let shape = planned.shape;
     let geometry = Geometry {
         visual_tokens: networks.llava.visual_tokens(),
         max_length: shape.tokens,
@@ -63,12 +100,12 @@ pub fn measure_step(
     };
     let rows: Vec<Row> = (0..shape.batch).map(|index| row(index, shape, geometry)).collect();
     let batch = Batch::assemble(&rows, geometry);
-    let bucket = batch.bucket;
-    let (buckets, evaluated) = (&BTreeSet::from([bucket]), &BTreeSet::new());
+    let (buckets, evaluated) = (&BTreeSet::from([batch.bucket]), &BTreeSet::new());
     let extent = Extent { buckets, evaluated, steps: steps + 1, kept_features: 0 };
     let mut session = Session::with_contents(config, &networks, &MadeUp, &extent, device)?;
+    let start_seconds = start.elapsed().as_secs_f64();
     let mut micro_batch = MicroBatch { step: 0, epoch: 0, index: 0, of: 1, batch };
-    let (mut forward, mut update) = (Vec::new(), Vec::new());
+    let (mut forward, mut update, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..=steps {
         micro_batch.step = step;
         let start = Instant::now();
@@ -76,7 +113,7 @@ pub fn measure_step(
         device.wait()?;
         let middle = Instant::now();
         session.step(step, 1.0)?;
-        session.last()?;
+        losses.extend(session.last()?.map(|outcome| outcome.loss));
         device.wait()?;
         if step > 0 || steps == 0 {
             forward.push(middle.duration_since(start).as_secs_f64());
@@ -85,16 +122,17 @@ pub fn measure_step(
     }
     let (micro_batch_seconds, update_seconds) = (median(forward), median(update));
     let seconds = micro_batch_seconds + update_seconds;
-    let work = session.work(bucket);
-    let flops = work.0 + work.1;
     Ok(StepSpeed {
-        shape,
         micro_batch_seconds,
         update_seconds,
         tokens_per_second: (shape.batch * shape.tokens) as f64 / seconds,
-        flops,
-        utilisation: flops as f64 / seconds / roofline.flops,
+        model_flops: planned.model_flops(),
+        utilisation: planned.model_flops() as f64 / seconds / roofline.flops,
         device_bytes: device.memory().live_bytes,
+        process_bytes: host::peak_bytes(),
+        start_seconds,
+        losses,
+        planned,
     })
 }
 

@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// Elements that are converted and uploaded at a time; whole blocks of every storage type.
 pub(crate) const PIECE: usize = 1 << 20;
 
+/// Bytes that are written at a time where content repeats.
+const FILL: usize = 4 << 20;
+
 /// The storage types of the frozen tensors of a graph that are not kept as f32.
 ///
 /// `model.base` is about the matrices of the language model. Types with scales would cost tables of tokens and the vision
@@ -96,10 +99,32 @@ pub(crate) fn upload(
     ty: &TensorType,
 ) -> Result<Buffer> {
     let buffer = device.buffer(buffer, ty.bytes())?;
+    if let Some(block) = contents.repeated(name, ty) {
+        fill(device, &buffer, ty, &block)?;
+        return Ok(buffer);
+    }
     let mut writer = Writer { device, buffer: &buffer, ty, rest: Vec::new(), at: 0 };
     contents.frozen(name, ty, &mut |values| writer.take(values))?;
     writer.finish(name)?;
     Ok(buffer)
+}
+
+/// Writes a tensor that is one block again and again, whole blocks of every storage type: it is converted once.
+fn fill(device: &Device, buffer: &Buffer, ty: &TensorType, block: &[f32]) -> Result<()> {
+    let bytes = storage::encode(ty.dtype, block);
+    let (elements, scales) = bytes.split_at(ty.dtype.element_bytes(block.len()) as usize);
+    let all = ty.dtype.element_bytes(ty.len());
+    for (part, range) in [(elements, 0..all), (scales, all..ty.bytes())] {
+        if range.is_empty() {
+            continue;
+        }
+        let piece = part.repeat((FILL / part.len()).max(1));
+        for at in range.clone().step_by(piece.len()) {
+            let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            device.write(buffer, at, &piece[..piece.len().min(left)])?;
+        }
+    }
+    Ok(())
 }
 
 /// Converts and writes a tensor piece by piece.

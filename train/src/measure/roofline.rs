@@ -43,9 +43,14 @@ impl Roofline {
         })
     }
 
+    /// The least seconds that work can take.
+    pub fn seconds(&self, flops: u64, bytes: u64) -> f64 {
+        (flops as f64 / self.flops).max(bytes as f64 / self.bytes)
+    }
+
     /// The share of the roof that work reaches which takes `seconds`: 1 where it is limited by nothing but the device.
     pub fn share(&self, flops: u64, bytes: u64, seconds: f64) -> f64 {
-        (flops as f64 / self.flops).max(bytes as f64 / self.bytes) / seconds
+        self.seconds(flops, bytes) / seconds
     }
 }
 

@@ -35,8 +35,9 @@ pub struct Model {
 
 /// Every model.
 #[rustfmt::skip]
-pub const MODELS: [Model; 4] = [
+pub const MODELS: [Model; 5] = [
     Model { name: "small", batch: 4, tokens: 278, hidden: 512, wide: 1408, heads: 8, kv_heads: 8, rank: 16, vocabulary: 32_000, targets: 32, aligned: [1024, 256] },
+    Model { name: "1b", batch: 1, tokens: 96, hidden: 2048, wide: 8192, heads: 16, kv_heads: 16, rank: 128, vocabulary: 32_064, targets: 16, aligned: [64, 256] },
     Model { name: "llava-1.5-7b", batch: 1, tokens: 1024, hidden: 4096, wide: 11_008, heads: 32, kv_heads: 32, rank: 128, vocabulary: 32_064, targets: 128, aligned: [576, 768] },
     Model { name: "llava-1.5-13b", batch: 1, tokens: 1024, hidden: 5120, wide: 13_824, heads: 40, kv_heads: 40, rank: 128, vocabulary: 32_064, targets: 128, aligned: [576, 768] },
     Model { name: "qwen2.5-7b", batch: 1, tokens: 1024, hidden: 3584, wide: 18_944, heads: 28, kv_heads: 4, rank: 128, vocabulary: 152_064, targets: 128, aligned: [576, 768] },

@@ -9,7 +9,7 @@
 
 mod events;
 mod folder;
-mod host;
+pub(crate) mod host;
 mod interrupt;
 mod lock;
 mod metrics;

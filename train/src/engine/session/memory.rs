@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
-use viral_runtime::{Buffer, Device, SlotPool};
+use viral_runtime::{Buffer, Device, SlotPool, StreamOptions};
 
 use crate::engine::init::Contents;
 use crate::engine::layout::{Flat, Layout};
@@ -66,6 +66,7 @@ pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &L
     let mut total = MemoryReport::default();
     for plan in plans {
         slots.reserve(plan);
+        total.transfers += plan.memory.transfers;
         total.lower_bound = total.lower_bound.max(plan.memory.lower_bound);
         let ports = plan.inputs.iter().chain(&plan.outputs).map(|port| (port, false));
         for (port, is_weight) in ports.chain(plan.state.iter().map(|port| (port, true))) {
@@ -78,6 +79,8 @@ pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &L
             external.remove(&flat.buffer(index));
         }
     }
+    // Two windows; what comes back are some losses.
+    total.transfers += 2 * StreamOptions::default().upload_bytes;
     total.state = layout.total_bytes();
     total.slots = slots.bytes();
     total.weights = external.values().filter(|(_, is_weight)| *is_weight).map(|(bytes, _)| bytes).sum();
