@@ -44,3 +44,4 @@ pub use profile::{DispatchTime, Phase};
 pub use slots::SlotPool;
 pub use stream::{Stream, StreamOptions, Ticket};
 pub use submission::Submission;
+pub use transfer::READ_STAGING_BYTES;

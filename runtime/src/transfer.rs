@@ -13,8 +13,8 @@ use crate::{Buffer, Device, Error};
 
 /// wgpu copies what is written into staging memory of its own and frees it once the copy has run; this much may wait.
 const UPLOAD_WINDOW: u64 = 32 << 20;
-/// Size of the staging memory for reads.
-const READ_WINDOW: u64 = 8 << 20;
+/// Memory through which [`Device::read`] reads; allocated by the first one, and kept.
+pub const READ_STAGING_BYTES: u64 = 8 << 20;
 
 /// State of a device's transfers.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Device {
             Some(staging) => staging,
             None => {
                 let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                self.allocate("read staging", READ_WINDOW, usage, false)?
+                self.allocate("read staging", READ_STAGING_BYTES, usage, false)?
             }
         };
         let mut content = Vec::with_capacity(bytes as usize);
@@ -89,7 +89,7 @@ impl Device {
         while at < range.end {
             // Copies move whole words; the range need not be made of them.
             let start = at / 4 * 4;
-            let end = (start + READ_WINDOW).min(range.end.next_multiple_of(4));
+            let end = (start + READ_STAGING_BYTES).min(range.end.next_multiple_of(4));
             let mut encoder = self.raw().create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(buffer.raw(), start, staging.raw(), 0, end - start);
             let submission = self.submit(Some(encoder.finish()))?;

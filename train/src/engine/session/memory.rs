@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
-use viral_runtime::{Buffer, Device, SlotPool, StreamOptions};
+use viral_runtime::{Buffer, Device, READ_STAGING_BYTES, SlotPool, StreamOptions};
 
 use crate::engine::init::Contents;
 use crate::engine::layout::{Flat, Layout};
@@ -80,7 +80,7 @@ pub(crate) fn total_memory<'p>(plans: impl Iterator<Item = &'p Plan>, layout: &L
         }
     }
     // Two windows; what comes back are some losses.
-    total.transfers += 2 * StreamOptions::default().upload_bytes;
+    total.transfers += 2 * StreamOptions::default().upload_bytes + READ_STAGING_BYTES;
     total.state = layout.total_bytes();
     total.slots = slots.bytes();
     total.weights = external.values().filter(|(_, is_weight)| *is_weight).map(|(bytes, _)| bytes).sum();
