@@ -48,13 +48,24 @@ impl Corpus {
     /// Opens something that must be refused; the message has to contain `expected`.
     #[track_caller]
     fn refused<T, E: Into<Error>>(&mut self, what: &str, expected: &str, open: impl FnOnce() -> Result<T, E>) {
+        self.refused_within(LONGEST, what, expected, open);
+    }
+
+    #[track_caller]
+    fn refused_within<T, E: Into<Error>>(
+        &mut self,
+        longest: Duration,
+        what: &str,
+        expected: &str,
+        open: impl FnOnce() -> Result<T, E>,
+    ) {
         let before = Instant::now();
         let error: Error = open().map(drop).map_err(Into::into).expect_err(what);
         let time = before.elapsed();
         assert!(matches!(error.kind, Kind::Model | Kind::Data), "{what}: {error}");
         assert!([3, 4].contains(&error.kind.exit_code()));
         assert!(error.to_string().contains(expected), "{what}: `{error}` lacks `{expected}`");
-        assert!(time < LONGEST, "{what} takes {time:?}");
+        assert!(time < longest, "{what} takes {time:?}");
         assert!(!self.trap().exists(), "{what} was executed");
         self.count += 1;
     }
@@ -206,6 +217,12 @@ fn chat_templates(corpus: &mut Corpus) {
         fs::write(dir.join("chat_template.jinja"), template).unwrap();
         corpus.refused(what, "chat_template.jinja", || ChatTemplate::from_dir(&dir));
     }
+    // An instruction that does not end pays no fuel: the clock ends it.
+    let doubles =
+        "{% set n = namespace(s=[1]) %}{% for i in range(50) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}";
+    fs::write(dir.join("chat_template.jinja"), doubles).unwrap();
+    let longest = Duration::from_secs(8);
+    corpus.refused_within(longest, "a list that doubles", "chat_template.jinja", || ChatTemplate::from_dir(&dir));
 }
 
 fn configurations(corpus: &mut Corpus) {

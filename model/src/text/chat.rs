@@ -1,12 +1,15 @@
 //! Chat templates: a checkpoint's own way of writing a conversation down, a program in the Jinja language.
 //!
 //! Reference: the library's `apply_chat_template`. Templates come with weights from anywhere, so they run under fuel, which pays
-//! for every instruction and every byte, and reach nothing but the conversation. One thing escapes it: the engine joins lists
-//! without copying them, so a list that doubles (`a + a`, again and again) is paid for only after it was written down.
+//! for every instruction and every byte, and reach nothing but the conversation. What a single instruction can do without
+//! paying, going through a list that was doubled again and again, ends by the clock.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use fancy_regex::Regex;
 use minijinja::syntax::SyntaxConfig;
@@ -22,6 +25,8 @@ use super::{TextError, TokenizerError};
 
 /// What a rendering may use. A long conversation takes a hundredth; all of it is gone in a fraction of a second, and buys 64 MB.
 const FUEL: u64 = 1_000_000;
+/// How long a rendering may take; fuel is gone long before, unless an instruction does not end.
+const TIME: Duration = Duration::from_secs(2);
 /// Levels of macros and includes.
 const DEPTH: usize = 64;
 /// Published templates have a few kilobytes.
@@ -32,7 +37,7 @@ const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
 /// The chat template of a model directory.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     path: PathBuf,
     /// `bos_token`, `eos_token` and so on.
     tokens: BTreeMap<String, String>,
@@ -71,6 +76,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source)
             .map_err(|error| broken(format!("its chat template has an error: {}", explain(&error))))?;
+        let environment = Arc::new(environment);
         let mut template = Self { environment, path: path.to_path_buf(), tokens, in_parts: false, has_marks };
         template.in_parts = template.takes_parts();
         let probe = [Turn { from: "human", value: "Hello" }, Turn { from: "gpt", value: "World" }];
@@ -134,8 +140,19 @@ impl ChatTemplate {
         context.insert("add_generation_prompt".into(), json!(add_generation_prompt));
         context.insert("tools".into(), Json::Null);
         context.insert("documents".into(), Json::Null);
-        let template = self.environment.get_template(NAME).map_err(|error| failed(explain(&error)))?;
-        template.render(Value::from(Serde(context))).map_err(|error| failed(explain(&error)))
+        let environment = Arc::clone(&self.environment);
+        let (sender, receiver) = mpsc::channel();
+        // A thread cannot be ended from outside. One that goes on computes for nobody until the program ends, which an error
+        // in a template makes it do.
+        thread::spawn(move || {
+            let template = environment.get_template(NAME);
+            let text = template.and_then(|template| template.render(Value::from(Serde(context))));
+            drop(sender.send(text.map_err(|error| explain(&error))));
+        });
+        match receiver.recv_timeout(TIME) {
+            Ok(text) => text.map_err(failed),
+            Err(_) => Err(failed(format!("it did not end within {} seconds", TIME.as_secs()))),
+        }
     }
 
     fn message(&self, turn: &Turn<'_>, role: Role, has_image: bool) -> Json {
