@@ -57,8 +57,9 @@ pub fn kernel(source: Storage, vec4: bool) -> Kernel {
          fn load_x(at: u32, column: u32) -> vec4<f32> {{\n    return {value};\n}}\n",
         source.word(vec4),
     );
-    let linker = Linker::new().part(&load).part(Storage::functions(&load));
-    let linker = linker.part(include_str!("../lib/round_f16.wgsl")).part(include_str!("../wgsl/pack_f16.wgsl"));
+    let linker = Linker::new().alias("F", "vec4<f32>").alias("U", "vec4<u32>").part(&load);
+    let linker = linker.part(Storage::functions(&load)).part(crate::ROUND);
+    let linker = linker.part(include_str!("../wgsl/pack_f16.wgsl"));
     Kernel {
         name: format!("pack_f16_{}_{}", if vec4 { "vec4" } else { "scalar" }, source.name()),
         wgsl: linker.link(),

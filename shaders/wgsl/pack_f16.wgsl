@@ -37,8 +37,7 @@ fn packed_four(base: u32, column: u32) -> vec2<u32> {
         return vec2<u32>();
     }
     let exists = vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.columns);
-    let half = half_bits(select(vec4<f32>(), load_x(base + column * p.column, column), exists));
-    return half.xz | (half.yw << vec2<u32>(16u));
+    return packed_f16(select(vec4<f32>(), load_x(base + column * p.column, column), exists));
 }
 
 @compute @workgroup_size(64)

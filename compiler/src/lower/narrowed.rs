@@ -7,7 +7,6 @@ use super::stored_values;
 use crate::compile::Options;
 use crate::grad::is_gradient;
 use crate::ir::{Graph, Value};
-use crate::ops::narrow::Narrow;
 use crate::ops::{Class, Op};
 use crate::passes::rebuild_with;
 use crate::types::DType;
@@ -41,7 +40,7 @@ pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
             return new;
         }
         let to = if to == DType::F16 && is_gradient(graph, value) { DType::BF16 } else { to };
-        let narrow = result.push(Narrow { to }, &[new]);
+        let narrow = result.narrow(new, to);
         result.widen(narrow)
     })
 }

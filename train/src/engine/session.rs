@@ -282,16 +282,9 @@ impl Session {
         let executable = self.plans.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a micro-batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
+        let inputs = micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch);
         self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
-        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch) {
-            // A graph declares only the inputs that it uses.
-            if let Some(port) = executable.input(name) {
-                self.stream.write(&port.buffer, port.offset, &content)?;
-            }
-        }
-        replay(&mut self.stream, &mut self.profiler, executable)?;
-        let losses = output(executable, step_graph::LOSSES)?;
-        let losses = self.stream.read_later(&losses.0, losses.1)?;
+        let losses = evaluate::losses_of(&mut self.stream, &mut self.profiler, executable, inputs)?;
         let mut layers = Vec::new();
         for &layer in &self.config.vra.layers {
             if let Some(port) = executable.output(&layer_output(layer)) {

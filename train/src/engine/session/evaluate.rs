@@ -1,8 +1,10 @@
 //! Micro-batches that are not learnt from: losses alone, and nothing of the run's state is written.
 
+use std::borrow::Cow;
+
 use viral_compiler::{Graph, Options, Target};
 use viral_model::graph::BatchShape;
-use viral_runtime::Ticket;
+use viral_runtime::{Executable, Stream, Ticket};
 
 use super::{Session, micro_batch_inputs, output, replay};
 use crate::config::Config;
@@ -11,6 +13,7 @@ use crate::engine::bundle::Networks;
 use crate::engine::layout::Layout;
 use crate::engine::{step_graph, stored};
 use crate::error::{Error, Result};
+use crate::measure::Profiler;
 
 /// The graph and the compiler's options for a bucket's plan.
 pub(super) fn source(
@@ -36,15 +39,9 @@ impl Session {
         let executable = self.evaluations.get(&batch.bucket).ok_or_else(|| {
             Error::internal("a validation batch has a shape that was not planned", format!("{:?}", batch.bucket))
         })?;
+        let inputs = micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch);
         self.features.provide(&mut self.stream, &mut self.profiler, batch.bucket.into(), &batch.pixels)?;
-        for (name, content) in micro_batch_inputs(&self.config, self.vra_weight, self.loss_scale, micro_batch) {
-            if let Some(port) = executable.input(name) {
-                self.stream.write(&port.buffer, port.offset, &content)?;
-            }
-        }
-        replay(&mut self.stream, &mut self.profiler, executable)?;
-        let (buffer, range) = output(executable, step_graph::LOSSES)?;
-        Ok(self.stream.read_later(&buffer, range)?)
+        losses_of(&mut self.stream, &mut self.profiler, executable, inputs)
     }
 
     /// Language-model, alignment and reconstruction loss of an evaluated micro-batch.
@@ -60,4 +57,22 @@ impl Session {
     pub(in crate::engine) fn vra_weight_at(&self, step: u64) -> f64 {
         self.vra_weight.at(step)
     }
+}
+
+/// Replays the plan of a micro-batch, whose features are where it reads them, and has its losses come back.
+pub(super) fn losses_of(
+    stream: &mut Stream,
+    profiler: &mut Option<Profiler>,
+    executable: &Executable,
+    inputs: Vec<(&str, Cow<'_, [u8]>)>,
+) -> Result<Ticket> {
+    for (name, content) in inputs {
+        // A graph declares only the inputs that it uses.
+        if let Some(port) = executable.input(name) {
+            stream.write(&port.buffer, port.offset, &content)?;
+        }
+    }
+    replay(stream, profiler, executable)?;
+    let (buffer, range) = output(executable, step_graph::LOSSES)?;
+    Ok(stream.read_later(&buffer, range)?)
 }
