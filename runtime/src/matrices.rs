@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use viral_compiler::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan};
 use viral_shaders::coop::{self, Spec};
-use viral_shaders::gemm::{Form, Problem};
+use viral_shaders::gemm::Form;
 use viral_shaders::{Kernel, Launch, Storage, pack};
 
 use crate::{Buffer, Device, Error, Executable, SlotPool};
@@ -98,28 +98,28 @@ impl Product {
             buffers.insert(name.to_owned(), buffer);
         }
         for (source, [rows, columns]) in [a, b].into_iter().enumerate() {
-            let [out_rows, out_columns] = [self.padded(rows), self.padded(columns)];
-            plan.buffers.push(BufferDecl { role: BufferRole::Slot, bytes: u64::from(out_rows * out_columns) * 2 });
+            let bytes = u64::from(self.padded(rows) * self.padded(columns)) * 2;
+            plan.buffers.push(BufferDecl { role: BufferRole::Slot, bytes });
             let problem = pack::Problem {
                 batch: [1; 3],
                 rows,
                 columns,
-                out_rows,
-                out_columns,
+                edge: self.spec.edge,
                 offset: 0,
                 row_stride: columns,
                 column_stride: 1,
                 batch_strides: [0; 3],
                 scales: 0,
             };
-            let launch = pack::launch(&problem, device.target());
-            dispatch(&mut plan, pack::kernel(Storage::F32, problem.vec4()), launch, &[source, 3 + source], device);
+            let kernel = pack::kernel(Storage::F32, problem.vec4(), problem.edge);
+            dispatch(&mut plan, kernel, pack::launch(&problem, device.target()), &[source, 3 + source], device);
         }
-        let launch = coop::launch(&self.spec, &Problem::dense(self.spec.form, [1; 3], m, n, k), device.target());
+        let [m, n, k] = [m, n, k].map(|extent| extent / self.spec.edge);
+        let launch = coop::launch(&coop::Problem { batch: 1, m, n, k, parts: 1 }, device.target());
         dispatch(&mut plan, kernel, launch, &[3, 4, 2], device);
         let executable = Executable::new(device, &plan, &|name| buffers.get(name).cloned(), &mut SlotPool::new())?;
         executable.run()?.wait()?;
-        device.read_as(&buffers["c"], 0..u64::from(m * n) * 4)
+        device.read_as(&buffers["c"], 0..4 * contents[2].len() as u64)
     }
 
     /// The first number of C that is not what the host computes, in words.

@@ -1,13 +1,16 @@
 //! Matrix products on cooperative matrices, the tensor cores of wgpu: `f16` times `f16`, sums in `f32`.
 //!
-//! The formula and the parameter words are those of [`gemm`](crate::gemm), but for its factor, which is 1. Operands are whole
-//! tiles: extents that are not multiples of the device's tile are filled up with zeros by [`pack`](crate::pack), which also
-//! rounds what is no `f16` yet.
+//! ```text
+//! C[b, p, m, n] = sum_k A[b, m, k] * B[b, k, n]           k within part p
+//! ```
+//!
+//! Operands are made of whole tiles, each in consecutive memory, as [`pack`](crate::pack) leaves them; C is dense. A long sum
+//! over few results is cut into parts, or most of a device would have nothing to do: the caller adds the parts up.
 //! There are no hooks, because what a tile's invocations hold of it is not theirs to know.
 
-use crate::gemm::{self, Form, Operand, Problem};
+use crate::gemm::Form;
+use crate::launch::fold;
 use crate::link::{Const, Linker};
-use crate::storage::Storage;
 use crate::{Access, Kernel, Launch, Requirements, Target};
 
 /// The compile-time half of a product on cooperative matrices.
@@ -23,25 +26,48 @@ pub struct Spec {
     pub accumulate: bool,
 }
 
-impl Spec {
-    /// The spec for a product that the target can compute on cooperative matrices; `None` for one that it cannot: the
-    /// operands are no 16-bit floats, something follows the product, or it is not made of whole, aligned tiles.
-    pub fn fit(spec: &gemm::Spec, problem: &Problem, target: &Target) -> Option<Self> {
-        let edge = target.cooperative_matrix.filter(|_| target.f16 && target.subgroup.is_some())?;
-        let aligned = |operand: &Operand, unit: u32| {
-            let distances = [operand.offset, operand.row_stride].into_iter().chain(operand.batch_strides);
-            distances.into_iter().all(|distance| distance.is_multiple_of(unit))
-        };
-        let fits = spec.storage == [Storage::F16; 2]
-            && spec.hook.is_none()
-            && problem.alpha == 1.0
-            && [problem.m, problem.n, problem.k].iter().all(|extent| extent.is_multiple_of(edge))
-            && aligned(&problem.a, 8)
-            && aligned(&problem.b, 8)
-            && aligned(&problem.c, 4);
-        fits.then_some(Self { form: spec.form, edge, accumulate: spec.accumulate })
+/// The run-time half: extents in tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Problem {
+    /// Matrices, one after the other in all operands.
+    pub batch: u32,
+    /// Rows of C.
+    pub m: u32,
+    /// Columns of C.
+    pub n: u32,
+    /// Length of the sums.
+    pub k: u32,
+    /// Parts that the sums are cut into; the last one may be shorter.
+    pub parts: u32,
+}
+
+/// Workgroups that keep a large device busy.
+const MANY: u32 = 256;
+/// Tiles along the sums that are worth a part of their own.
+const LONG: u32 = 16;
+
+impl Problem {
+    /// A product of one part or of as many as it takes to keep a device busy; none is empty. Only a single product is cut.
+    pub fn new(batch: u32, [m, n, k]: [u32; 3]) -> Self {
+        let whole = Self { batch, m, n, k, parts: 1 };
+        let groups = whole.groups();
+        if batch != 1 || 2 * groups > MANY {
+            return whole;
+        }
+        let parts = (MANY / groups).min(k / LONG).max(1);
+        Self { parts: k.div_ceil(k.div_ceil(parts)), ..whole }
+    }
+
+    /// Workgroups, each of which computes some tiles of C.
+    fn groups(&self) -> u32 {
+        let extents = [self.m.div_ceil(ROWS), self.n.div_ceil(COLUMNS), self.parts, self.batch];
+        extents.into_iter().fold(1, u32::saturating_mul)
     }
 }
+
+/// Tiles of C that a workgroup computes.
+const ROWS: u32 = 8;
+const COLUMNS: u32 = 4;
 
 /// The kernel for `spec` on `target`. Its text depends on the target's largest subgroup only.
 pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
@@ -51,26 +77,19 @@ pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
     // A load that ends in T takes rows of the tile from consecutive memory, the other one columns.
     let load = |operand: &str, tile: &str, transposed: bool| {
         let load = if transposed { "coopLoad" } else { "coopLoadT" };
-        format!(
-            "fn load_{operand}(at: u32) -> {tile} {{\n    \
-             return {load}<{tile}>(&{operand}[at], p.{operand}_row);\n}}\n"
-        )
+        format!("fn load_{operand}(at: u32) -> {tile} {{\n    return {load}<{tile}>(&{operand}[at], EDGE);\n}}\n")
     };
     let wgsl = Linker::new()
         .enable("f16")
         .enable("wgpu_cooperative_matrix")
         .constant("A_TRANSPOSED", Const::Bool(form.a_transposed()))
         .constant("B_TRANSPOSED", Const::Bool(form.b_transposed()))
-        .constant("C_TRANSPOSED", Const::Bool(false))
         .constant("ACCUMULATE", Const::Bool(accumulate))
-        .constant("CELL", Const::U32(1))
         .constant("EDGE", Const::U32(edge))
         .constant("INVOCATIONS", Const::U32(invocations))
         .alias("Left", &tile("f16", "A"))
         .alias("Right", &tile("f16", "B"))
         .alias("Sums", &tile("f32", "C"))
-        .part(&gemm::params_struct(0))
-        .part(include_str!("../lib/gemm_params.wgsl"))
         .part(&load("a", "Left", form.a_transposed()))
         .part(&load("b", "Right", form.b_transposed()))
         .part(include_str!("../wgsl/gemm_coop.wgsl"))
@@ -80,7 +99,7 @@ pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
         name: format!("gemm_coop{edge}_{invocations}_{}{suffix}", form.name()),
         wgsl,
         bindings: vec![Access::Read, Access::Read, Access::ReadWrite],
-        param_words: gemm::PARAMS.len() as u32,
+        param_words: 8,
         workgroup: [invocations, 1, 1],
         requires: Requirements {
             subgroups: true,
@@ -91,19 +110,20 @@ pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
     }
 }
 
-/// Parameters and grid of one dispatch of [`kernel`]`(spec, target)`.
-pub fn launch(spec: &Spec, problem: &Problem, target: &Target) -> Launch {
-    gemm::launch_tiles(problem, 1, [8 * spec.edge, 4 * spec.edge], target)
+/// Parameters and grid of one dispatch of [`kernel`].
+pub fn launch(problem: &Problem, target: &Target) -> Launch {
+    let Problem { m, n, k, parts, .. } = *problem;
+    let count = problem.groups();
+    let groups = fold(count, target);
+    let params = vec![m, n, k, k.div_ceil(parts), parts, n.div_ceil(COLUMNS), count, groups[0]];
+    Launch { params, groups }
 }
 
 /// A workgroup has four parts to compute, one a subgroup where a workgroup may be that large.
 fn invocations(target: &Target) -> u32 {
     let lanes = target.subgroup.map_or(32, |(_, max)| max);
-    (PARTS * lanes).min(target.max_workgroup_invocations).min(256)
+    (4 * lanes).min(target.max_workgroup_invocations).min(256)
 }
-
-/// Parts of a workgroup's block that a subgroup computes at a time.
-const PARTS: u32 = 4;
 
 pub(crate) fn variants(target: &Target) -> Vec<Kernel> {
     let mut kernels = Vec::new();
@@ -113,4 +133,23 @@ pub(crate) fn variants(target: &Target) -> Vec<Kernel> {
         }
     }
     kernels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_long_sums_of_few_results_are_cut_and_no_part_is_empty() {
+        assert_eq!(Problem::new(1, [64, 256, 256]).parts, 1);
+        assert_eq!(Problem::new(32, [8, 8, 256]).parts, 1);
+        assert_eq!(Problem::new(1, [64, 8, 256]).parts, 16);
+        assert_eq!(Problem::new(1, [8, 4, 15]).parts, 1);
+        for k in 1..600 {
+            let problem = Problem::new(1, [3, 9, k]);
+            let length = k.div_ceil(problem.parts);
+            assert!((problem.parts - 1) * length < k && problem.parts * length >= k, "{k}: {problem:?}");
+            assert!(problem.parts == 1 || length >= LONG, "{k}: {problem:?}");
+        }
+    }
 }

@@ -155,6 +155,16 @@ impl Form {
     /// Every form.
     pub const ALL: [Form; 4] = [Form::NN, Form::NT, Form::TN, Form::TT];
 
+    /// The form in which A is stored (K, M) or not, and B (N, K) or not.
+    pub fn of(a_transposed: bool, b_transposed: bool) -> Self {
+        match (a_transposed, b_transposed) {
+            (false, false) => Form::NN,
+            (false, true) => Form::NT,
+            (true, false) => Form::TN,
+            (true, true) => Form::TT,
+        }
+    }
+
     /// Whether A is stored (K, M).
     pub fn a_transposed(self) -> bool {
         matches!(self, Form::TN | Form::TT)

@@ -1,11 +1,12 @@
-//! Operands for [`coop`](crate::coop): rounded to 16-bit floats, and filled up with zeros to whole tiles.
+//! Operands for [`coop`](crate::coop): rounded to 16-bit floats, filled up with zeros to whole tiles, and tile after tile, so that
+//! one lies in consecutive memory: an H200 multiplies three times as fast then as out of long rows.
 //!
 //! Rounding is to the nearest, ties to even. Finite numbers beyond ±65504 become that number, so that no product is lost to an
 //! infinity that was not there before; infinities and what is not a number stay, so that a guard sees them. Below 2⁻¹⁴
 //! precision is lost, and from 2⁻²⁵ on everything.
 
 use crate::launch::fold;
-use crate::link::Linker;
+use crate::link::{Const, Linker};
 use crate::storage::Storage;
 use crate::{Access, Kernel, Launch, Requirements, Target};
 
@@ -18,10 +19,8 @@ pub struct Problem {
     pub rows: u32,
     /// Columns that are read.
     pub columns: u32,
-    /// Rows that are written.
-    pub out_rows: u32,
-    /// Columns that are written: a multiple of eight.
-    pub out_columns: u32,
+    /// Rows and columns of a tile: 8 or 16.
+    pub edge: u32,
     /// Of the first element from the start of the binding.
     pub offset: u32,
     /// From one row to the next.
@@ -42,8 +41,8 @@ impl Problem {
     }
 }
 
-/// The kernel for a source of this storage. Storage bindings: 1 the source, 2 the result.
-pub fn kernel(source: Storage, vec4: bool) -> Kernel {
+/// The kernel for a source of this storage and tiles of `edge` rows and columns. Storage bindings: 1 the source, 2 the result.
+pub fn kernel(source: Storage, vec4: bool, edge: u32) -> Kernel {
     let value = if vec4 {
         source.four("x", "at >> 2u", "p.scales")
     } else {
@@ -57,11 +56,11 @@ pub fn kernel(source: Storage, vec4: bool) -> Kernel {
          fn load_x(at: u32, column: u32) -> vec4<f32> {{\n    return {value};\n}}\n",
         source.word(vec4),
     );
-    let linker = Linker::new().alias("F", "vec4<f32>").alias("U", "vec4<u32>").part(&load);
-    let linker = linker.part(Storage::functions(&load)).part(crate::ROUND);
+    let linker = Linker::new().constant("EDGE", Const::U32(edge)).alias("F", "vec4<f32>").alias("U", "vec4<u32>");
+    let linker = linker.part(&load).part(Storage::functions(&load)).part(crate::ROUND);
     let linker = linker.part(include_str!("../wgsl/pack_f16.wgsl"));
     Kernel {
-        name: format!("pack_f16_{}_{}", if vec4 { "vec4" } else { "scalar" }, source.name()),
+        name: format!("pack_f16_{edge}_{}_{}", if vec4 { "vec4" } else { "scalar" }, source.name()),
         wgsl: linker.link(),
         bindings: vec![Access::Read, Access::ReadWrite],
         param_words: 15,
@@ -72,12 +71,12 @@ pub fn kernel(source: Storage, vec4: bool) -> Kernel {
 
 /// Parameters and grid of one dispatch of [`kernel`].
 pub fn launch(problem: &Problem, target: &Target) -> Launch {
-    debug_assert!(problem.out_columns.is_multiple_of(8), "rows of {} elements", problem.out_columns);
-    let eights = problem.out_columns / 8;
+    let [row_tiles, column_tiles] = [problem.rows, problem.columns].map(|extent| extent.div_ceil(problem.edge));
     let [batch0, batch1, batch2] = problem.batch;
-    let count = [problem.out_rows, eights, batch0, batch1, batch2].into_iter().fold(1, u32::saturating_mul);
+    let eights = problem.edge * problem.edge / 8;
+    let count = [row_tiles, column_tiles, eights, batch0, batch1, batch2].into_iter().fold(1, u32::saturating_mul);
     let groups = fold(count.div_ceil(64), target);
-    let mut params = vec![problem.rows, problem.columns, problem.out_rows, eights];
+    let mut params = vec![problem.rows, problem.columns, row_tiles, column_tiles];
     params.extend([problem.offset, problem.row_stride, problem.column_stride]);
     params.extend(problem.batch_strides);
     params.extend([batch1, batch2, problem.scales, count, groups[0]]);
@@ -85,5 +84,6 @@ pub fn launch(problem: &Problem, target: &Target) -> Launch {
 }
 
 pub(crate) fn variants() -> Vec<Kernel> {
-    Storage::WEIGHTS.into_iter().flat_map(|source| [true, false].map(|vec4| kernel(source, vec4))).collect()
+    let of = |source| [(true, 8), (true, 16), (false, 8), (false, 16)].map(|(vec4, edge)| kernel(source, vec4, edge));
+    Storage::WEIGHTS.into_iter().flat_map(of).collect()
 }

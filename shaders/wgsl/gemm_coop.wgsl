@@ -1,7 +1,6 @@
 // C = A * B (+ C) on cooperative matrices: tiles of EDGE x EDGE elements that a subgroup holds and multiplies as one.
 //
-// A and B are 16-bit floats, the sums 32-bit ones. Every extent is a multiple of EDGE; every offset and stride of A and B is a
-// multiple of 8 elements, of C of 4: a tile's rows begin at multiples of 16 bytes, as Vulkan wants it.
+// A and B are 16-bit floats, tile after tile, each tile in consecutive memory; the sums are 32-bit floats, and C is dense.
 //
 //            4 x EDGE columns                 A workgroup computes 8 x 4 tiles of C in four parts of 4 x 2 tiles,
 //          +---------+---------+              and a subgroup the parts whose number is its own, or its own and a
@@ -20,29 +19,74 @@
 //
 // Bindings: 0 parameters, 1 A, 2 B, 3 C. Hooks: load_a, load_b. Subgroups may have any size.
 
+// Extents of C and of the sums in tiles; tiles of a part of the sums, and parts; workgroups along a row of C, in all, and along
+// a row of the grid.
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    part: u32,
+    parts: u32,
+    column_groups: u32,
+    count: u32,
+    grid_x: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<f16>;
 @group(0) @binding(2) var<storage, read> b: array<f16>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
-// Where the tile of A begins that has this row of tiles, at the beginning of its sums.
-fn a_tile(place: Place, row_tile: u32) -> u32 {
-    let row = EDGE * min(row_tile, p.m / EDGE - 1u);
-    return place.a + select(row * p.a_row, row, A_TRANSPOSED);
+const TILE = EDGE * EDGE;
+
+// Where a workgroup works: the elements at which its matrices begin, and its sums.
+struct Place {
+    a: u32,
+    b: u32,
+    c: u32,
+    first: u32,
+    end: u32,
+    row_tile: u32,
+    column_tile: u32,
 }
 
-// Where the tile of B begins that has this column of tiles, at the beginning of its sums.
+// The place of workgroup `id`. Columns vary fastest, so that neighbours share rows of A.
+fn place_of(id: u32) -> Place {
+    let row_groups = (p.m + 7u) / 8u;
+    let stripe = id / p.column_groups;
+    let matrix = stripe / row_groups;
+    let batch = matrix / p.parts;
+    let first = (matrix % p.parts) * p.part;
+    return Place(
+        batch * p.m * p.k * TILE,
+        batch * p.n * p.k * TILE,
+        matrix * p.m * p.n * TILE,
+        first,
+        min(first + p.part, p.k),
+        8u * (stripe % row_groups),
+        4u * (id % p.column_groups),
+    );
+}
+
+// Where the tile of A begins that has this row of tiles, at the beginning of the sums.
+fn a_tile(place: Place, row_tile: u32) -> u32 {
+    let row = min(row_tile, p.m - 1u);
+    return place.a + TILE * select(row * p.k + place.first, row + place.first * p.m, A_TRANSPOSED);
+}
+
+// Where the tile of B begins that has this column of tiles, at the beginning of the sums.
 fn b_tile(place: Place, column_tile: u32) -> u32 {
-    let column = EDGE * min(column_tile, p.n / EDGE - 1u);
-    return place.b + select(column, column * p.b_row, B_TRANSPOSED);
+    let column = min(column_tile, p.n - 1u);
+    return place.b + TILE * select(column + place.first * p.n, column * p.k + place.first, B_TRANSPOSED);
 }
 
 fn exists(row_tile: u32, column_tile: u32) -> bool {
-    return EDGE * row_tile < p.m && EDGE * column_tile < p.n;
+    return row_tile < p.m && column_tile < p.n;
 }
 
 // Where a tile of C begins.
 fn c_tile(place: Place, row_tile: u32, column_tile: u32) -> u32 {
-    return place.c + EDGE * (row_tile * p.c_row + column_tile);
+    return place.c + row_tile * p.n * TILE + column_tile * EDGE;
 }
 
 // What a tile of C starts from. Metal can add up products and no more, so C is the first sum instead of the last one.
@@ -52,7 +96,7 @@ fn first_sums(place: Place, row_tile: u32, column_tile: u32) -> Sums {
         // Once or not at all, and the same for the whole subgroup, as matrices need it. naga wants branches around them to be
         // the same for the whole workgroup, and leaves loops alone.
         for (var left = exists(row_tile, column_tile); left; left = false) {
-            sums = coopLoadT<Sums>(&c[c_tile(place, row_tile, column_tile)], p.c_row);
+            sums = coopLoadT<Sums>(&c[c_tile(place, row_tile, column_tile)], p.n * EDGE);
         }
     }
     return sums;
@@ -62,7 +106,7 @@ fn store_tile(place: Place, row_tile: u32, column_tile: u32, sums: Sums) {
     for (var left = exists(row_tile, column_tile); left; left = false) {
         // In names, because naga forgets to compute the expressions of a store.
         let at = c_tile(place, row_tile, column_tile);
-        let stride = p.c_row;
+        let stride = p.n * EDGE;
         coopStoreT(sums, &c[at], stride);
     }
 }
@@ -75,8 +119,9 @@ fn compute_part(place: Place, row_tile: u32, column_tile: u32) {
     let a3 = a_tile(place, row_tile + 3u);
     let b0 = b_tile(place, column_tile);
     let b1 = b_tile(place, column_tile + 1u);
-    let a_step = EDGE * select(1u, p.a_row, A_TRANSPOSED);
-    let b_step = EDGE * select(p.b_row, 1u, B_TRANSPOSED);
+    let a_step = TILE * select(1u, p.m, A_TRANSPOSED);
+    let b_step = TILE * select(p.n, 1u, B_TRANSPOSED);
+    let steps = place.end - place.first;
 
     var sums00 = first_sums(place, row_tile, column_tile);
     var sums01 = first_sums(place, row_tile, column_tile + 1u);
@@ -86,7 +131,7 @@ fn compute_part(place: Place, row_tile: u32, column_tile: u32) {
     var sums21 = first_sums(place, row_tile + 2u, column_tile + 1u);
     var sums30 = first_sums(place, row_tile + 3u, column_tile);
     var sums31 = first_sums(place, row_tile + 3u, column_tile + 1u);
-    for (var step = 0u; step < p.k / EDGE; step++) {
+    for (var step = 0u; step < steps; step++) {
         let left0 = load_a(a0 + step * a_step);
         let left1 = load_a(a1 + step * a_step);
         let left2 = load_a(a2 + step * a_step);
@@ -119,11 +164,11 @@ fn main(
     @builtin(num_subgroups) subgroups: u32,
 ) {
     let id = group.x + group.y * p.grid_x;
-    if id >= p.tiles {
+    if id >= p.count {
         return;
     }
     let place = place_of(id);
     for (var part = subgroup; part < 4u; part += subgroups) {
-        compute_part(place, 8u * place.row_tile + 4u * (part / 2u), 4u * place.column_tile + 2u * (part % 2u));
+        compute_part(place, place.row_tile + 4u * (part / 2u), place.column_tile + 2u * (part % 2u));
     }
 }

@@ -1,20 +1,18 @@
-// Matrices rounded to 16-bit floats and filled up with zeros to whole tiles:
+// Matrices rounded to 16-bit floats and filled up with zeros to whole tiles of EDGE x EDGE elements, tile after tile:
 //
-//   out[b, row, column] = x[b, row, column] within x, 0 beyond            b = (b0, b1, b2)
+//   out[b, i, j, row, column] = x[b, EDGE i + row, EDGE j + column] within x, 0 beyond            b = (b0, b1, b2)
 //
-// x is a strided view, also across its columns; out is dense, and its rows are multiples of eight elements long. An invocation
-// computes eight neighbours of a row.
+// x is a strided view, also across its columns; out is dense. An invocation computes eight neighbours of a row.
 //
-// Bindings: 0 parameters, 1 x, 2 out. Hook: load_x(at, column) reads four neighbours.
+// Bindings: 0 parameters, 1 x, 2 out. Hook: load_x(at, column) reads four neighbours. Knob: EDGE.
 
-// All but the last three count elements: rows and columns of x, out_rows of out, eights of them in a row of out; strides and
-// offset of x; batch extents; then the word at which the scales of x begin, the number of invocations that have work, and the
-// width of the grid.
+// Rows and columns of x, and tiles of each; offset and strides of x in elements; batch extents; the word at which the scales of
+// x begin; the number of invocations that have work, and the width of the grid.
 struct Params {
     rows: u32,
     columns: u32,
-    out_rows: u32,
-    eights: u32,
+    row_tiles: u32,
+    column_tiles: u32,
     offset: u32,
     row: u32,
     column: u32,
@@ -46,10 +44,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if id >= p.count {
         return;
     }
-    let column = 8u * (id % p.eights);
-    let line = id / p.eights;
-    let row = line % p.out_rows;
-    let batch = line / p.out_rows;
+    let place = id / (EDGE / 8u);
+    let tile = place / EDGE;
+    let column = EDGE * (tile % p.column_tiles) + 8u * (id % (EDGE / 8u));
+    let stripe = tile / p.column_tiles;
+    let row = EDGE * (stripe % p.row_tiles) + place % EDGE;
+    let batch = stripe / p.row_tiles;
     var words = vec4<u32>();
     if row < p.rows {
         let outer = batch / p.batch2;

@@ -511,7 +511,7 @@ fn unified(a: Kind, b: Kind) -> Option<Kind> {
 
 fn kernel_kind(graph: &Graph, value: Value) -> Kind {
     match graph.node(value).op {
-        Op::Dot(_) => {
+        Op::Dot(_) | Op::DotTiles(_) => {
             let columns = graph.shape(value).last().copied().unwrap_or(1);
             Kind::Product { rows: graph.ty(value).len() / columns, columns }
         }

@@ -13,7 +13,8 @@ use crate::types::DType;
 
 /// Rounds what kernels leave in memory for one another to a storage type, by explicit nodes: `widen(narrow(x))` stands for
 /// `x` from there on. Everything else stays `f32`: leaves and outputs, sums within a kernel, what attention reads and
-/// writes, vectors and numbers of single rows.
+/// writes, vectors and numbers of single rows, and products on cooperative matrices, whose kernel would need another one to
+/// round them.
 ///
 /// Gradients are too small for `f16`: they are `bf16` then.
 pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
@@ -31,7 +32,8 @@ pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
             let is_matrix = ty.rank() > 1 && ty.shape.last().is_some_and(|columns| columns.is_multiple_of(4));
             let is_exact =
                 graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
-            ty.dtype == DType::F32 && is_matrix && !is_exact && !outputs.contains(value) && !needs_f32.contains(value)
+            let is_raw = matches!(graph.node(*value).op, Op::DotTiles(_));
+            ty.dtype == DType::F32 && is_matrix && !is_exact && !is_raw && !outputs.contains(value) && !needs_f32.contains(value)
         })
         .collect();
     rebuild_with(graph, |result, value, node| {

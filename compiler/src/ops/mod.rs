@@ -193,7 +193,7 @@ registry! {
     "ternary": { select::Select }
     "reduction": { sum::Sum, reduce_max::ReduceMax }
     "view": { reshape::Reshape, permute::Permute, expand::Expand, slice::Slice, pad::Pad, stop_gradient::StopGradient, tag::Tag, widen::Widen }
-    "kernel": { dot::Dot, gather::Gather, scatter::Scatter, pack_f16::PackF16 }
+    "kernel": { dot::Dot, dot_tiles::DotTiles, gather::Gather, scatter::Scatter, pack_f16::PackF16 }
     "composite": {
         rms_norm::RmsNorm, layer_norm::LayerNorm, swiglu::SwiGlu, rope::Rope, lora_linear::LoraLinear, attention::Attention,
         attention_lse::AttentionLse, attention_grad::AttentionGrad, cross_entropy::CrossEntropy, cosine_align::CosineAlign,

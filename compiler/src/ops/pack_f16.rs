@@ -7,10 +7,10 @@ use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 
 op! {
-    /// The nearest 16-bit floats, filled up with zeros until the last two axes are multiples of `edge`: what cooperative
-    /// matrices multiply. Finite numbers beyond ±65504 become that number. Compilation makes it, behind autodiff.
+    /// The nearest 16-bit floats, filled up with zeros to whole tiles: `(…, R, C)` becomes `(…, R/E, C/E, E, E)`, what
+    /// cooperative matrices multiply. Finite numbers beyond ±65504 become that number. Compilation makes it, behind autodiff.
     PackF16 = "pack_f16" {
-        /// Rows and columns of a tile, a multiple of eight.
+        /// Rows and columns of a tile: 8 or 16.
         edge: usize,
     },
 
@@ -19,18 +19,22 @@ op! {
         if x.dtype != DType::F32 || x.rank() < 2 {
             return Err("takes matrices of reals".into());
         }
-        if self.edge == 0 || !self.edge.is_multiple_of(8) {
-            return Err(format!("{} is not a multiple of eight", self.edge));
+        if !matches!(self.edge, 8 | 16) {
+            return Err(format!("no tiles of {} rows", self.edge));
         }
-        let mut shape = x.shape.clone();
-        shape.iter_mut().rev().take(2).for_each(|extent| *extent = extent.next_multiple_of(self.edge));
-        Ok(TensorType::new(DType::F16, shape))
+        let (leading, matrix) = x.shape.split_at(x.rank() - 2);
+        let tiles = [matrix[0].div_ceil(self.edge), matrix[1].div_ceil(self.edge)];
+        Ok(TensorType::new(DType::F16, [leading, &tiles, &[self.edge; 2]].concat()))
     }
 
     fn eval(&self, args: &[&Tensor], ty: &TensorType) -> Tensor {
-        let inside = |index: &[usize]| index.iter().zip(&args[0].ty.shape).all(|(i, extent)| i < extent);
         let rounded = |x: f64| f64::from(storage::round(DType::F16, x as f32));
-        Tensor::from_fn(ty, |index| if inside(index) { rounded(args[0].at(index)) } else { 0.0 })
+        Tensor::from_fn(ty, |index| {
+            let (leading, [i, j, row, column]) = index.split_last_chunk().unwrap_or((&[], &[0; 4]));
+            let at = [leading, &[i * self.edge + row, j * self.edge + column]].concat();
+            let is_inside = at.iter().zip(&args[0].ty.shape).all(|(i, extent)| i < extent);
+            if is_inside { rounded(args[0].at(&at)) } else { 0.0 }
+        })
     }
 
     fn grad(&self, _cx: &mut Backward<'_>) {}

@@ -1,19 +1,21 @@
 //! Large products for cooperative matrices: their operands rounded to 16-bit floats, in whole tiles.
 //!
 //! ```text
-//! a · b = slice(widen(pack(a)) · widen(pack(b)))            of (M, K) and (K, N), the slice where M or N is padded
+//! a · b = slice(pack(a) · pack(b))            of (M, K) and (K, N), the slice where M or N is padded
 //! ```
 //!
 //! What is packed is what lies in memory: of a transposed operand the matrix behind the transposition. So an input of several
 //! products, in a linear layer's forward and backward pass, is packed once. A leaf that is no input is packed again for every
-//! product, because copies that live from the forward to the backward pass would be a second, 16-bit model in memory; one that
-//! is stored as 16-bit floats in whole tiles is read as it is.
+//! product, because copies that live from the forward to the backward pass would be a second, 16-bit model in memory.
+
+use viral_shaders::coop::Problem;
 
 use super::rebuild;
 use crate::ir::{Graph, Node, Value};
+use crate::ops::dot_tiles::DotTiles;
 use crate::ops::pack_f16::PackF16;
+use crate::ops::sum::Sum;
 use crate::ops::{Class, Op};
-use crate::types::DType;
 
 /// Packs the operands of products whose rows, columns and terms are all at least `least`.
 pub(super) fn apply(graph: &Graph, edge: usize, least: usize) -> Graph {
@@ -21,8 +23,8 @@ pub(super) fn apply(graph: &Graph, edge: usize, least: usize) -> Graph {
     rebuild(graph, |result, node| match node.op {
         Op::Dot(_) if is_large(result, node, least) => {
             products += 1;
-            let [a, b] = [0, 1].map(|i| operand(result, node.args[i], edge, products));
-            let mut product = result.dot(a, b);
+            let [(a, a_transposed), (b, b_transposed)] = [0, 1].map(|i| operand(result, node.args[i], edge, products));
+            let mut product = product(result, DotTiles { a_transposed, b_transposed, parts: 1 }, a, b);
             let rank = node.ty.rank();
             for axis in [rank - 1, rank - 2] {
                 product = result.slice(product, axis, 0, node.ty.shape[axis]);
@@ -39,31 +41,34 @@ fn is_large(graph: &Graph, node: &Node, least: usize) -> bool {
     terms.min(node.ty.shape[rank - 1]).min(node.ty.shape[rank - 2]) >= least
 }
 
-/// An operand of the `product`-th product, packed.
-fn operand(graph: &mut Graph, value: Value, edge: usize, product: usize) -> Value {
+/// The product, if need be as the sum of parts.
+fn product(graph: &mut Graph, op: DotTiles, a: Value, b: Value) -> Value {
+    let leading: usize = graph.shape(a).iter().rev().skip(4).product();
+    let ([m, k], [_, n]) = (op.tiles(0, graph.ty(a)), op.tiles(1, graph.ty(b)));
+    let parts = Problem::new(leading as u32, [m, n, k].map(|tiles| tiles as u32)).parts as usize;
+    let is_single = graph.ty(a).rank() == 4;
+    if parts == 1 || !is_single {
+        return graph.push(op, &[a, b]);
+    }
+    let products = graph.push(DotTiles { parts, ..op }, &[a, b]);
+    let shape = graph.shape(products)[1..].to_vec();
+    let flat = graph.reshape(products, &[1, parts, shape[0] * shape[1]]);
+    let sum = graph.push(Sum { axes: vec![1] }, &[flat]);
+    graph.reshape(sum, &shape)
+}
+
+/// An operand of the `product`-th product in tiles, and whether they are those of its transpose.
+fn operand(graph: &mut Graph, value: Value, edge: usize, product: usize) -> (Value, bool) {
     if let Op::Permute(permute) = &graph.node(value).op {
         let rank = permute.order.len();
         let turned: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
         if permute.order == turned {
-            let inner = operand(graph, graph.node(value).args[0], edge, product);
-            return graph.transpose(inner);
+            let (inner, transposed) = operand(graph, graph.node(value).args[0], edge, product);
+            return (inner, !transposed);
         }
     }
-    if in_tiles(graph, value, edge) {
-        return value;
-    }
     let source = if is_frozen(graph, value) { graph.tag(value, format!("product {product}")) } else { value };
-    let packed = graph.push(PackF16 { edge }, &[source]);
-    graph.widen(packed)
-}
-
-/// Whether a value is read from 16-bit floats that are whole tiles already.
-fn in_tiles(graph: &Graph, value: Value, edge: usize) -> bool {
-    let node = graph.node(value);
-    let whole = node.ty.shape.iter().rev().take(2).all(|extent| extent.is_multiple_of(edge));
-    let Op::Widen(_) = node.op else { return false };
-    let stored = graph.node(node.args[0]);
-    whole && stored.ty.dtype == DType::F16 && matches!(stored.op.class(), Class::Leaf | Class::Kernel)
+    (graph.push(PackF16 { edge }, &[source]), false)
 }
 
 /// Whether a value is a view of a tensor that stays the same while a plan runs.

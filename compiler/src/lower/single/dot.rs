@@ -9,8 +9,8 @@ use super::super::cluster::Group;
 use super::super::{Step, emit};
 use super::Context;
 use crate::ir::{Graph, Value};
+use crate::ops::dot_tiles::DotTiles;
 use crate::ops::{Class, Op};
-use crate::types::DType;
 
 impl Context<'_> {
     /// The kernel of a product and of the elementwise members behind it.
@@ -26,10 +26,6 @@ impl Context<'_> {
         {
             product.spec.accumulate = true;
             return Ok(self.launch(product, *result, target));
-        }
-        // Cooperative matrices have no epilogue.
-        if coop::Spec::fit(&product.spec, &product.problem, target).is_some() {
-            return Err(Obstacle::NeedsGroup(last));
         }
         // A state's old content may be read anywhere until the launch ends.
         if stored.iter().any(|&value| self.memory.replaces(value).is_some()) {
@@ -68,6 +64,38 @@ impl Context<'_> {
         Ok(step)
     }
 
+    /// The kernel of a product on cooperative matrices, which adds to a state and does nothing else with its result.
+    pub(super) fn product_of_tiles(
+        &self,
+        op: &DotTiles,
+        group: &Group,
+        stored: &[Value],
+        target: &Target,
+    ) -> Result<Step, Obstacle> {
+        let args = &self.graph.node(self.value).args;
+        let result = match stored {
+            [result] if *result == self.value || self.adds_to_state(*result) => *result,
+            _ => return Err(Obstacle::NeedsGroup(group.members[group.members.len() - 1])),
+        };
+        let types = [0, 1].map(|i| self.graph.ty(args[i]));
+        let ([m, k], [_, n]) = (op.tiles(0, types[0]), op.tiles(1, types[1]));
+        let edge = types[0].shape[types[0].rank() - 1];
+        let spec = coop::Spec {
+            form: Form::of(op.a_transposed, op.b_transposed),
+            edge: edge as u32,
+            accumulate: result != self.value,
+        };
+        let batch: usize = types[0].shape.iter().rev().skip(4).product();
+        let [batch, m, n, k, parts] = [batch, m, n, k, op.parts].map(|extent| extent as u32);
+        let launch = coop::launch(&coop::Problem { batch, m, n, k, parts }, target);
+        let flops = 2 * (types[0].len() * edge) as u64 * u64::from(n);
+        Ok(Step {
+            writes: vec![result],
+            bindings: [args[0], args[1], result].map(|value| self.memory.of(value)).to_vec(),
+            ..self.step(coop::kernel(&spec, target), launch, args.to_vec(), false, flops)
+        })
+    }
+
     /// Whether `value` is a state plus the product, in the state's place.
     fn adds_to_state(&self, value: Value) -> bool {
         let node = self.graph.node(value);
@@ -77,10 +105,7 @@ impl Context<'_> {
 
     fn launch(&self, product: Product, result: Value, target: &Target) -> Step {
         let Product { spec, problem, .. } = &product;
-        let (kernel, launch) = match coop::Spec::fit(spec, problem, target) {
-            Some(spec) => (coop::kernel(&spec, target), coop::launch(&spec, problem, target)),
-            None => (gemm::kernel(spec, target), gemm::launch(spec, problem, target)),
-        };
+        let (kernel, launch) = (gemm::kernel(spec, target), gemm::launch(spec, problem, target));
         let flops = 2 * self.graph.ty(self.value).len() as u64 * u64::from(problem.k);
         Step {
             writes: vec![result],
@@ -108,12 +133,7 @@ impl Context<'_> {
             scales: self.graph.ty(root).scales(),
         };
         let storage = |root: Value| self.graph.ty(root).dtype.storage().unwrap_or_default();
-        let form = match (a_transposed, b_transposed) {
-            (false, false) => Form::NN,
-            (false, true) => Form::NT,
-            (true, false) => Form::TN,
-            (true, true) => Form::TT,
-        };
+        let form = Form::of(a_transposed, b_transposed);
         let problem = Problem {
             batch: batch.extents,
             m: m as u32,
@@ -129,20 +149,12 @@ impl Context<'_> {
     }
 }
 
-/// Whether the kernel of a product can go on with `value`. One of two factors in 16-bit floats, as cooperative matrices take
-/// them, can add to a state and no more.
+/// Whether the kernel of a product can go on with `value`. One on cooperative matrices adds to a state and does no more.
 pub(crate) fn takes_epilogue(graph: &Graph, product: Value, value: Value) -> bool {
     let node = graph.node(value);
-    let in_f16 = |&factor: &Value| {
-        let mut at = factor;
-        while graph.node(at).op.class() == Class::View {
-            at = graph.node(at).args[0];
-        }
-        graph.ty(at).dtype == DType::F16
-    };
     let adds_to_state =
         matches!(node.op, Op::Add(_)) && node.args.iter().any(|&arg| matches!(graph.node(arg).op, Op::State(_)));
-    adds_to_state || !graph.node(product).args.iter().all(in_f16)
+    adds_to_state || !matches!(graph.node(product).op, Op::DotTiles(_))
 }
 
 /// A product, ready to be launched.

@@ -32,6 +32,7 @@ pub(crate) fn lower(
     let cx = Context { graph, clusters, memory, value };
     let step = match &node.op {
         Op::Dot(_) => cx.product(group, stored, target),
+        Op::DotTiles(op) => cx.product_of_tiles(op, group, stored, target),
         Op::PackF16(_) => cx.pack(node.args[0], target),
         Op::Gather(_) => cx.rows(row_kernels::Op::Gather, node.args[0], node.args[1], target),
         Op::Scatter(op) if op.unique => cx.rows(row_kernels::Op::Scatter, node.args[0], node.args[1], target),

@@ -19,12 +19,12 @@ impl Context<'_> {
             return Err(Obstacle::NeedsMemory(x));
         }
         let packed = self.graph.shape(self.value);
+        let edge = packed[packed.len() - 1] as u32;
         let problem = pack::Problem {
             batch: batch.extents,
             rows: shape[rank - 2] as u32,
             columns: shape[rank - 1] as u32,
-            out_rows: packed[rank - 2] as u32,
-            out_columns: packed[rank - 1] as u32,
+            edge,
             offset: at.offset as u32,
             row_stride: at.terms[rank - 2] as u32,
             column_stride: at.terms[rank - 1] as u32,
@@ -34,6 +34,6 @@ impl Context<'_> {
         let source = self.graph.ty(root).dtype.storage().unwrap_or_default();
         let launch = pack::launch(&problem, target);
         let operations = self.graph.ty(self.value).len() as u64;
-        Ok(self.step(pack::kernel(source, problem.vec4()), launch, vec![root], false, operations))
+        Ok(self.step(pack::kernel(source, problem.vec4(), edge), launch, vec![root], false, operations))
     }
 }
