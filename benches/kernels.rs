@@ -13,7 +13,7 @@ use viral_compiler::passes::Remat;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Options, compile};
 use viral_runtime::{AdapterChoice, Device, DeviceOptions};
-use viral_train::config::{Config, Overrides};
+use viral_train::config::{Config, Overrides, Precision};
 use viral_train::data::{Loader, MicroBatch, buckets};
 use viral_train::demo;
 use viral_train::engine::{Bundle, Session};
@@ -38,7 +38,7 @@ fn kernels(criterion: &mut Criterion) {
         // Bound when it runs, so that a filter leaves out the work as well.
         let mut bound = None;
         group.bench_function(BenchmarkId::new(case.name, case.problem.shape()), |bencher| {
-            let (_, executable) = bound.get_or_insert_with(|| bind(&device, case).unwrap());
+            let (_, executable) = bound.get_or_insert_with(|| bind(&device, case, Precision::F32).unwrap());
             bencher.iter(|| executable.run().unwrap().wait().unwrap());
         });
         group.finish();

@@ -10,6 +10,11 @@ pub fn arithmetic(target: &Target) -> Vec<Plan> {
     Probe::Fma.measures(target).into_iter().map(plan).collect()
 }
 
+/// As [`arithmetic`], of 16-bit floats on cooperative matrices; none where the device has none.
+pub fn matrices(target: &Target) -> Vec<Plan> {
+    Probe::Coop.measures(target).into_iter().map(plan).collect()
+}
+
 /// Plans of one launch each; the fastest of them shows the most bytes that a copy moves a second, reads and writes together.
 pub fn bandwidth(target: &Target) -> Vec<Plan> {
     Probe::Copy.measures(target).into_iter().map(plan).collect()

@@ -57,6 +57,7 @@ pub(crate) struct BoundDispatch {
     pub(crate) label: String,
     pub(crate) kernel: String,
     pub(crate) flops: u64,
+    pub(crate) on_matrices: bool,
     pub(crate) traffic: u64,
 }
 
@@ -307,6 +308,7 @@ fn bind_dispatch(
         label: dispatch.label.clone(),
         kernel: kernel.name.clone(),
         flops: dispatch.flops,
+        on_matrices: kernel.requires.cooperative_matrix.is_some(),
         traffic: dispatch.traffic,
     })
 }

@@ -23,6 +23,8 @@ pub struct DispatchTime {
     pub nanoseconds: f64,
     /// Floating-point operations.
     pub flops: u64,
+    /// Whether they are those of cooperative matrices.
+    pub on_matrices: bool,
     /// Bytes read and written when every operand is touched once.
     pub traffic: u64,
 }
@@ -161,6 +163,7 @@ impl Profiler {
                 // Clocks of some drivers step back between passes; a dispatch never takes less than no time.
                 nanoseconds: ticks[1].saturating_sub(ticks[0]) as f64 * period,
                 flops: dispatch.flops,
+                on_matrices: dispatch.on_matrices,
                 traffic: dispatch.traffic,
             });
         }

@@ -73,23 +73,16 @@ const COLUMNS: u32 = 4;
 pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
     let Spec { form, edge, accumulate } = *spec;
     let invocations = invocations(target);
-    let tile = |scalar: &str, role: &str| format!("coop_mat{edge}x{edge}<{scalar}, {role}>");
     // A load that ends in T takes rows of the tile from consecutive memory, the other one columns.
     let load = |operand: &str, tile: &str, transposed: bool| {
         let load = if transposed { "coopLoad" } else { "coopLoadT" };
         format!("fn load_{operand}(at: u32) -> {tile} {{\n    return {load}<{tile}>(&{operand}[at], EDGE);\n}}\n")
     };
-    let wgsl = Linker::new()
-        .enable("f16")
-        .enable("wgpu_cooperative_matrix")
+    let wgsl = tiles(Linker::new(), edge)
         .constant("A_TRANSPOSED", Const::Bool(form.a_transposed()))
         .constant("B_TRANSPOSED", Const::Bool(form.b_transposed()))
         .constant("ACCUMULATE", Const::Bool(accumulate))
-        .constant("EDGE", Const::U32(edge))
         .constant("INVOCATIONS", Const::U32(invocations))
-        .alias("Left", &tile("f16", "A"))
-        .alias("Right", &tile("f16", "B"))
-        .alias("Sums", &tile("f32", "C"))
         .part(&load("a", "Left", form.a_transposed()))
         .part(&load("b", "Right", form.b_transposed()))
         .part(include_str!("../wgsl/gemm_coop.wgsl"))
@@ -101,13 +94,25 @@ pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
         bindings: vec![Access::Read, Access::Read, Access::ReadWrite],
         param_words: 8,
         workgroup: [invocations, 1, 1],
-        requires: Requirements {
-            subgroups: true,
-            f16: true,
-            cooperative_matrix: Some(edge),
-            ..Requirements::default()
-        },
+        requires: requirements(edge),
     }
+}
+
+/// Names for tiles of this many rows and columns.
+pub(crate) fn tiles(linker: Linker, edge: u32) -> Linker {
+    let tile = |scalar: &str, role: &str| format!("coop_mat{edge}x{edge}<{scalar}, {role}>");
+    linker
+        .enable("f16")
+        .enable("wgpu_cooperative_matrix")
+        .constant("EDGE", Const::U32(edge))
+        .alias("Left", &tile("f16", "A"))
+        .alias("Right", &tile("f16", "B"))
+        .alias("Sums", &tile("f32", "C"))
+}
+
+/// What kernels with such tiles need of a device.
+pub(crate) fn requirements(edge: u32) -> Requirements {
+    Requirements { subgroups: true, f16: true, cooperative_matrix: Some(edge), ..Requirements::default() }
 }
 
 /// Parameters and grid of one dispatch of [`kernel`].

@@ -9,9 +9,6 @@
 //!
 //! Sums are taken in f32; A and B may be stored otherwise ([`Storage`]). Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
 //! expanded tensors need no copy as long as their innermost dimension is contiguous. A stride of 0 broadcasts.
-//!
-//! A product with a long `k` and a small C leaves most of a GPU idle. [`Problem::split_k`] turns it into a batched one
-//! whose partial products the caller then adds up, in a fixed order, with one reduction over the batch.
 
 use crate::launch::fold;
 use crate::link::{Const, Linker};
@@ -243,20 +240,6 @@ impl Problem {
         let b_row = if form.b_transposed() { self.k } else { self.n };
         [a_row, b_row, self.n].iter().all(|length| length.is_multiple_of(4))
             && [self.a, self.b, self.c].iter().all(Operand::aligned)
-    }
-
-    /// The same product cut into `parts` along `k`: part `i` of the result is C[i, m, n], densely stored, and the sum of
-    /// the parts is `alpha * A * B`. `None` if there is a batch already or `parts` does not divide `k`.
-    pub fn split_k(&self, form: Form, parts: u32) -> Option<Self> {
-        if self.batch != [1; 3] || parts == 0 || !self.k.is_multiple_of(parts) {
-            return None;
-        }
-        let k = self.k / parts;
-        let step = |along_k: bool, row_stride: u32| if along_k { k } else { k * row_stride };
-        let mut part = Self { batch: [1, 1, parts], k, c: Operand::dense([1, 1, parts], self.m, self.n), ..*self };
-        part.a.batch_strides = [0, 0, step(!form.a_transposed(), self.a.row_stride)];
-        part.b.batch_strides = [0, 0, step(form.b_transposed(), self.b.row_stride)];
-        Some(part)
     }
 
     /// The same product with its factors swapped: the transpose of C is the product of their transposes.

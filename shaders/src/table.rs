@@ -40,6 +40,7 @@ pub const TABLE: &[Entry] = &[
     },
     Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile, &[Skew::None]) },
     Entry { name: "pack_f16", variants: |_| pack::variants() },
+    Entry { name: "probe_coop", variants: |target| probe::variants(Probe::Coop, target) },
     Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },
     Entry { name: "probe_fma", variants: |target| probe::variants(Probe::Fma, target) },
     Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },

@@ -273,19 +273,6 @@ fn grids_cover_c_within_the_limits() {
 }
 
 #[test]
-fn a_product_is_split_along_k_into_views_of_its_operands() {
-    let problem = Problem::dense(Form::TN, [1; 3], 8, 16, 60);
-    let part = problem.split_k(Form::TN, 5).unwrap();
-    assert_eq!((part.k, part.batch), (12, [1, 1, 5]));
-    assert_eq!(part.a, Operand { offset: 0, row_stride: 8, batch_strides: [0, 0, 12 * 8], scales: 0 });
-    assert_eq!(part.b, Operand { offset: 0, row_stride: 16, batch_strides: [0, 0, 12 * 16], scales: 0 });
-    assert_eq!(part.c, Operand::dense([1, 1, 5], 8, 16));
-    let part = Problem::dense(Form::NT, [1; 3], 8, 16, 60).split_k(Form::NT, 5).unwrap();
-    assert_eq!((part.a.batch_strides[2], part.b.batch_strides[2]), (12, 12));
-    assert_eq!(problem.split_k(Form::TN, 7), None);
-}
-
-#[test]
 fn the_device_class_decides_the_shape() {
     let [gpu, cpu, _, _, broad, wide] = &targets()[..] else { unreachable!() };
     assert_eq!(Shape::choose(gpu), Shape::Tile);

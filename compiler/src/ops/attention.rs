@@ -57,6 +57,10 @@ op! {
         has_kernel(args[0])
     }
 
+    fn on_matrices(&self, args: &[&TensorType]) -> Option<u64> {
+        on_matrices(args[0], args[1])
+    }
+
     fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
         Some((AttentionLse { causal: self.causal, scale: self.scale }.into(), args[..2].to_vec()))
     }
@@ -97,6 +101,13 @@ const MAX_WIDTH: usize = 128;
 /// Whether the kernels of attention and its gradients take queries of this type.
 pub(super) fn has_kernel(q: &TensorType) -> bool {
     q.shape[3].is_multiple_of(4) && q.shape[3] <= MAX_WIDTH
+}
+
+/// Bytes of the scores, where queries and keys are enough for cooperative matrices: kernels of the fused kind cannot use
+/// them, because nobody but the device knows which invocation has which score.
+pub(super) fn on_matrices(q: &TensorType, k: &TensorType) -> Option<u64> {
+    let [queries, keys] = [q.shape[1], k.shape[1]];
+    (queries.min(keys) >= 64).then(|| 4 * (q.shape[0] * q.shape[2] * queries * keys) as u64)
 }
 
 /// Shape rule shared with the log-sum-exp and the gradient.

@@ -1,11 +1,12 @@
 //! `attention_grad{wrt, causal, scale}(q, k, v, lse, delta, dy)`: gradient of attention.
 
 use super::Op;
-use super::attention::{Grouped, check_shapes, has_kernel};
+use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::{Attr, Real};
 use super::rule::{Class, Gen, Sample, arity};
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
+use crate::passes::remat::RECOMPUTE;
 use crate::types::{DType, TensorType};
 
 /// An operand of attention.
@@ -79,6 +80,10 @@ op! {
         has_kernel(args[0])
     }
 
+    fn on_matrices(&self, args: &[&TensorType]) -> Option<u64> {
+        on_matrices(args[0], args[1])
+    }
+
     // Both gradients with respect to what keys own come from one launch.
     fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
         let wrt = if self.wrt == Operand::Value { Operand::Key } else { self.wrt };
@@ -86,7 +91,9 @@ op! {
     }
 
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
-        let grouped = Grouped::new(graph, args[0], args[1]);
+        // The scores are computed again, lest those of the forward pass stay in memory for this.
+        let q = graph.tag(args[0], RECOMPUTE);
+        let grouped = Grouped::new(graph, q, args[1]);
         let [batch, groups, share, _, width] = grouped.shape;
         let scores = grouped.scores(graph, self.causal, self.scale.get());
         let lse = grouped.split_rows(graph, args[3]);

@@ -1,7 +1,7 @@
 //! `attention_lse{causal, scale}(q, k)`: logarithm of the softmax denominator of attention.
 
 use super::Op;
-use super::attention::{Grouped, check_shapes, has_kernel};
+use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::Real;
 use super::rule::{Class, Sample, arity};
 use crate::grad::Backward;
@@ -36,6 +36,10 @@ op! {
 
     fn has_kernel(&self, args: &[&TensorType]) -> bool {
         has_kernel(args[0])
+    }
+
+    fn on_matrices(&self, args: &[&TensorType]) -> Option<u64> {
+        on_matrices(args[0], args[1])
     }
 
     fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {

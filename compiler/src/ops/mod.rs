@@ -73,6 +73,11 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.has_kernel(args),)*)* }
             }
 
+            /// See [`OpRule::on_matrices`].
+            pub fn on_matrices(&self, args: &[&TensorType]) -> Option<u64> {
+                match self { $($(Op::$variant(op) => op.on_matrices(args),)*)* }
+            }
+
             /// What one launch of a hand-tuned kernel computes; nodes with equal ones are computed together.
             pub fn launch(&self, args: &[Value]) -> Option<(Op, Vec<Value>)> {
                 match self { $($(Op::$variant(op) => op.launch(args),)*)* }

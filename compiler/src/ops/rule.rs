@@ -65,6 +65,12 @@ pub trait OpRule: Clone + Debug + Eq + Hash {
         false
     }
 
+    /// For a composite whose expansion is worth more than its kernel where there are cooperative matrices: the bytes of the
+    /// largest tensor in it.
+    fn on_matrices(&self, _args: &[&TensorType]) -> Option<u64> {
+        None
+    }
+
     /// What one launch of a hand-tuned kernel computes, named by one of its results: nodes with equal ones are *mates*,
     /// and computed together.
     fn launch(&self, _args: &[Value]) -> Option<(super::Op, Vec<Value>)> {

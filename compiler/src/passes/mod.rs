@@ -3,6 +3,7 @@
 
 mod composites;
 mod matrices;
+mod parts;
 mod reductions;
 pub(crate) mod remat;
 mod simplify;
@@ -14,6 +15,8 @@ pub use split::rows_name;
 pub use storage::tables;
 
 use std::collections::BTreeSet;
+
+use viral_shaders::DeviceClass;
 
 use crate::compile::Options;
 use crate::ir::{Graph, Node, Value};
@@ -34,14 +37,24 @@ pub enum Pass {
     Simplify,
     /// Rounds the operands of large products to 16-bit floats, for cooperative matrices.
     Matrices,
+    /// Cuts long sums of products with few results, so that a GPU has enough to do.
+    Parts,
     /// Gives every output a value of its own, so that it has memory of its own.
     Outputs,
 }
 
 impl Pass {
     /// All passes, in the order in which they run.
-    pub const ALL: [Pass; 7] =
-        [Pass::Storage, Pass::Composites, Pass::Split, Pass::Reductions, Pass::Simplify, Pass::Matrices, Pass::Outputs];
+    pub const ALL: [Pass; 8] = [
+        Pass::Storage,
+        Pass::Composites,
+        Pass::Split,
+        Pass::Reductions,
+        Pass::Simplify,
+        Pass::Matrices,
+        Pass::Parts,
+        Pass::Outputs,
+    ];
 
     /// Name for dumps and for switching the pass off.
     pub fn name(self) -> &'static str {
@@ -51,6 +64,7 @@ impl Pass {
             Pass::Split => "split",
             Pass::Simplify => "simplify",
             Pass::Matrices => "matrices",
+            Pass::Parts => "parts",
             Pass::Outputs => "outputs",
             Pass::Reductions => "reductions",
         }
@@ -65,7 +79,7 @@ impl Pass {
     pub fn run(self, graph: &Graph, options: &Options) -> Graph {
         match self {
             Pass::Storage => storage::apply(graph, &options.storage),
-            Pass::Composites => composites::expand(graph, options.fused),
+            Pass::Composites => composites::expand(graph, options),
             Pass::Split => split::apply(graph, options.target.max_binding_bytes.min(options.target.max_buffer_bytes)),
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
@@ -73,6 +87,8 @@ impl Pass {
                 (Some(edge), Some(least)) => matrices::apply(graph, edge as usize, least),
                 _ => graph.clone(),
             },
+            Pass::Parts if options.target.class == DeviceClass::Gpu => parts::apply(graph),
+            Pass::Parts => graph.clone(),
             Pass::Outputs => separate_outputs(graph),
         }
     }

@@ -11,12 +11,13 @@ use super::cache;
 use super::options::Options;
 use super::output;
 use super::preset::Borrowed;
+use crate::config::Precision;
 use crate::demo;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::measure::Roofline;
 use crate::measure::kernels::{self, Measured, Outcome};
-use crate::measure::shapes::{Case, MODELS, SQUARE, cases};
+use crate::measure::shapes::{Case, MODELS, Problem, SQUARE, cases};
 
 /// Measure kernels or training steps against the device's own measured peak
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,8 @@ use crate::measure::shapes::{Case, MODELS, SQUARE, cases};
 Examples:
   viral-wgpu bench kernels --preset small
   viral-wgpu bench kernels --filter attention --budget 30 --json
-  viral-wgpu bench step --preset small --steps 10
+  viral-wgpu bench kernels --preset llava-1.5-7b --precision bf16
+  viral-wgpu bench step --preset small --steps 10 --profile
   viral-wgpu bench step --preset llava-1.5-7b --set model.base=nf4 --set train.moments=f8 --set train.precision=bf16
   viral-wgpu bench step --preset 1b --set train.max_length=320 --alignment on")]
 pub(super) struct Args {
@@ -37,6 +39,12 @@ pub(super) struct Args {
     /// Steps that are measured
     #[arg(long, default_value_t = 5)]
     steps: u64,
+    /// Show where the time of a step goes
+    #[arg(long)]
+    profile: bool,
+    /// Precision of the products: with less than f32 their factors are stored so, and cooperative matrices multiply them
+    #[arg(long, default_value = "f32", value_parser = precisions())]
+    precision: String,
     /// Steps with alignment, without, or both in turn
     #[arg(long, value_enum, default_value_t = Alignment::Both)]
     alignment: Alignment,
@@ -68,6 +76,10 @@ enum Alignment {
     Off,
 }
 
+fn precisions() -> PossibleValuesParser {
+    PossibleValuesParser::new(Precision::ALL.iter().map(|precision| precision.name()))
+}
+
 fn models() -> PossibleValuesParser {
     PossibleValuesParser::new(MODELS.iter().map(|model| model.name).chain([SQUARE, demo::TINY.name]))
 }
@@ -84,13 +96,19 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
     let chosen = |case: &Case| {
         args.preset.as_deref().is_none_or(|preset| preset == case.model) && case.path().contains(&args.filter)
     };
+    let named = |precision: &Precision| precision.name() == args.precision;
+    let precision = Precision::ALL.iter().copied().find(named).unwrap_or(Precision::F32);
+    // Only products know another precision than f32.
+    let chosen = |case: &Case| {
+        chosen(case) && (precision == Precision::F32 || matches!(case.problem, Problem::Product { .. }))
+    };
     let roofline = Roofline::measure(device)?;
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     if !args.json {
         output::print(&heading(device, &roofline))?;
     }
     for case in cases().into_iter().filter(chosen) {
-        let outcome = kernels::measure(device, &roofline, case, args.budget)?;
+        let outcome = kernels::measure(device, &roofline, case, precision, args.budget)?;
         if !args.json {
             output::print(&line(&outcome))?;
         }
@@ -103,6 +121,7 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
         let report = json!({
             "device": describe(device),
             "peak_gflops": roofline.flops / 1e9,
+            "peak_matrix_gflops": roofline.matrix_flops / 1e9,
             "peak_gbytes": roofline.bytes / 1e9,
             "rows": rows,
             "skipped": skipped,
@@ -134,13 +153,14 @@ fn step(args: &Args, device: &Device) -> Result<()> {
     };
     for &alignment in cases {
         config.vra.enabled = alignment;
-        rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps)?));
+        rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps, args.profile)?));
     }
     if args.json {
         let rows = rows.iter().map(|(alignment, speed)| json!({"alignment": alignment, "step": speed}));
         let report = json!({
             "device": describe(device),
             "peak_gflops": roofline.flops / 1e9,
+            "peak_matrix_gflops": roofline.matrix_flops / 1e9,
             "peak_gbytes": roofline.bytes / 1e9,
             "preset": name,
             "base": config.model.base.name(),
@@ -149,7 +169,7 @@ fn step(args: &Args, device: &Device) -> Result<()> {
         });
         return output::print(&format!("{report:#}\n"));
     }
-    let mut text = format!("{}: at most {:.1} GFLOP/s\n", device.adapter(), roofline.flops / 1e9);
+    let mut text = format!("{}: {roofline}\n", device.adapter());
     let _ = writeln!(text, "{name}: {} x {} tokens, every sample with a picture\n", shape.batch, shape.tokens);
     let _ = writeln!(
         text,
@@ -165,7 +185,11 @@ fn step(args: &Args, device: &Device) -> Result<()> {
         "process",
         "last loss"
     );
+    let mut profiles = String::new();
     for (alignment, speed) in rows {
+        if let Some(profile) = &speed.profile {
+            let _ = write!(profiles, "\nalignment {}: {}", if alignment { "on" } else { "off" }, profile.tables);
+        }
         let _ = writeln!(
             text,
             "{:<10} {:>10.3} {:>10.3} {:>10.1} {:>8.3} {:>7.1}% {:>9.2} GB {:>9.2} GB {:>9.2} GB {:>10.4}",
@@ -181,7 +205,7 @@ fn step(args: &Args, device: &Device) -> Result<()> {
             speed.losses.last().copied().unwrap_or(f64::NAN),
         );
     }
-    output::print(&text)
+    output::print(&(text + &profiles))
 }
 
 fn describe(device: &Device) -> Value {
@@ -190,12 +214,7 @@ fn describe(device: &Device) -> Value {
 }
 
 fn heading(device: &Device, roofline: &Roofline) -> String {
-    let mut text = format!(
-        "{}: at most {:.1} GFLOP/s, {:.1} GB/s\n\n",
-        device.adapter(),
-        roofline.flops / 1e9,
-        roofline.bytes / 1e9
-    );
+    let mut text = format!("{}: {roofline}\n\n", device.adapter());
     let _ = writeln!(
         text,
         "{:<14} {:<20} {:<22} {:>10} {:>9} {:>8} {:>7} {:>8}",

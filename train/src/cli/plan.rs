@@ -61,7 +61,8 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 fn plan(args: &Args, config: &Config, shape: StepShape) -> Result<Planned> {
-    let stated = args.gflops.zip(args.gbytes).map(|(flops, bytes)| Roofline { flops: flops * 1e9, bytes: bytes * 1e9 });
+    let roof = |(flops, bytes)| Roofline { flops: flops * 1e9, matrix_flops: flops * 1e9, bytes: bytes * 1e9 };
+    let stated = args.gflops.zip(args.gbytes).map(roof);
     if !args.options.names_a_device() {
         return engine::plan(config, shape, &engine::planning_target(), stated.as_ref());
     }

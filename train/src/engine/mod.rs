@@ -60,6 +60,7 @@ pub(crate) use prepare::Preparer;
 pub use report::dump;
 pub use session::{Culprit, Session};
 pub use speed::{StepShape, StepSpeed, measure_step};
+pub(crate) use stored::{activation_type, options_for};
 use validation::Validator;
 
 /// Threads that prepare batches ahead of the device.

@@ -15,7 +15,7 @@ use super::stored::loss_scale;
 use super::update_graph;
 use crate::config::Config;
 use crate::error::Result;
-use crate::measure::Roofline;
+use crate::measure::{Demand, Roofline};
 
 /// Rows of the table of the largest activations.
 const PEAK_ROWS: usize = 12;
@@ -49,6 +49,10 @@ pub struct Work {
     pub flops: u64,
     /// Those among them that compute activations again for the backward pass.
     pub repeated_flops: u64,
+    /// Those that cooperative matrices do.
+    pub matrix_flops: u64,
+    /// Those of cooperative matrices that compute activations again.
+    pub repeated_matrix_flops: u64,
     /// Bytes read and written when every operand is touched once.
     pub bytes: u64,
 }
@@ -58,6 +62,8 @@ pub struct Work {
 pub struct Expected {
     /// Floating-point operations a second of the roof.
     pub roof_flops: f64,
+    /// Those of cooperative matrices.
+    pub roof_matrix_flops: f64,
     /// Bytes a second of the roof.
     pub roof_bytes: f64,
     /// Frozen networks, forward and backward, in seconds.
@@ -82,8 +88,14 @@ pub fn plan(config: &Config, shape: StepShape, target: &Target, roofline: Option
         let micro_batch_seconds = micro_batch.iter().map(|plan| seconds(plan, roof)).sum();
         let update_seconds = seconds(&update, roof);
         let tokens_per_second = (shape.batch * shape.tokens) as f64 / (micro_batch_seconds + update_seconds);
-        let (roof_flops, roof_bytes) = (roof.flops, roof.bytes);
-        Expected { roof_flops, roof_bytes, micro_batch_seconds, update_seconds, tokens_per_second }
+        Expected {
+            roof_flops: roof.flops,
+            roof_matrix_flops: roof.matrix_flops,
+            roof_bytes: roof.bytes,
+            micro_batch_seconds,
+            update_seconds,
+            tokens_per_second,
+        }
     });
     Ok(Planned {
         shape,
@@ -128,6 +140,12 @@ impl Planned {
         self.memory.total()
     }
 
+    /// The arithmetic of a step without what computes activations again, and without what it moves.
+    pub fn model_demand(&self) -> Demand {
+        let [all, repeated] = [self.micro_batch.matrix_flops, self.micro_batch.repeated_matrix_flops];
+        Demand { flops: self.model_flops(), matrix_flops: all - repeated + self.update.matrix_flops, bytes: 0 }
+    }
+
     /// Floating-point operations of a step without those that compute activations again.
     pub fn model_flops(&self) -> u64 {
         self.micro_batch.flops + self.update.flops - self.micro_batch.repeated_flops
@@ -146,6 +164,8 @@ impl std::iter::Sum for Work {
             launches: a.launches + b.launches,
             flops: a.flops + b.flops,
             repeated_flops: a.repeated_flops + b.repeated_flops,
+            matrix_flops: a.matrix_flops + b.matrix_flops,
+            repeated_matrix_flops: a.repeated_matrix_flops + b.repeated_matrix_flops,
             bytes: a.bytes + b.bytes,
         })
     }
@@ -156,9 +176,19 @@ fn work(plan: &Plan) -> impl Iterator<Item = (&str, Work)> {
     plan.commands.iter().map(|command| match command {
         Command::Dispatch(dispatch) => {
             // Rematerialisation names what it computes a second time so.
-            let repeated_flops = if dispatch.label.ends_with(".again") { dispatch.flops } else { 0 };
-            let work = Work { launches: 1, flops: dispatch.flops, repeated_flops, bytes: dispatch.traffic };
-            (plan.kernels[dispatch.kernel.0 as usize].name.as_str(), work)
+            let if_true = |condition: bool| if condition { dispatch.flops } else { 0 };
+            let is_repeated = dispatch.label.ends_with(".again");
+            let kernel = &plan.kernels[dispatch.kernel.0 as usize];
+            let on_matrices = kernel.requires.cooperative_matrix.is_some();
+            let work = Work {
+                launches: 1,
+                flops: dispatch.flops,
+                repeated_flops: if_true(is_repeated),
+                matrix_flops: if_true(on_matrices),
+                repeated_matrix_flops: if_true(is_repeated && on_matrices),
+                bytes: dispatch.traffic,
+            };
+            (kernel.name.as_str(), work)
         }
         Command::Clear(bind) => ("clear", Work { launches: 1, bytes: bind.bytes, ..Work::default() }),
     })
@@ -176,7 +206,8 @@ fn by_kernel(plans: &[Plan]) -> Vec<(String, Work)> {
 }
 
 fn seconds(plan: &Plan, roof: &Roofline) -> f64 {
-    work(plan).map(|(_, work)| roof.seconds(work.flops, work.bytes)).sum()
+    let demand = |work: Work| Demand { flops: work.flops, matrix_flops: work.matrix_flops, bytes: work.bytes };
+    work(plan).map(|(_, work)| roof.seconds(demand(work))).sum()
 }
 
 impl fmt::Display for Planned {
@@ -198,8 +229,8 @@ impl fmt::Display for Planned {
         let repeated = 100.0 * self.micro_batch.repeated_flops as f64 / self.micro_batch.flops.max(1) as f64;
         writeln!(f, "\n{repeated:.1}% of the micro-batch's arithmetic computes activations again")?;
         let Some(expected) = &self.expected else { return Ok(()) };
-        let (gflops, gbytes) = (expected.roof_flops / 1e9, expected.roof_bytes / 1e9);
-        writeln!(f, "\nat {gflops:.1} GFLOP/s and {gbytes:.1} GB/s, a step takes at least")?;
+        let (flops, matrix_flops, bytes) = (expected.roof_flops, expected.roof_matrix_flops, expected.roof_bytes);
+        writeln!(f, "\nwith {}, a step takes at least", Roofline { flops, matrix_flops, bytes })?;
         writeln!(f, "  {:<36} {:>10.3} s", "forward and backward", expected.micro_batch_seconds)?;
         writeln!(f, "  {:<36} {:>10.3} s", "optimiser", expected.update_seconds)?;
         writeln!(f, "  {:<36} {:>10.1}", "tokens a second, at most", expected.tokens_per_second)

@@ -15,7 +15,7 @@ use super::session::{Extent, Session};
 use crate::config::Config;
 use crate::data::{Batch, Bucket, Geometry, MicroBatch, NONE, Row, Sample, SampleShape};
 use crate::error::Result;
-use crate::measure::Roofline;
+use crate::measure::{self, Profiler, Roofline};
 use crate::run::host;
 
 /// The samples of a micro-batch; each has a picture.
@@ -63,7 +63,8 @@ pub struct StepSpeed {
     pub tokens_per_second: f64,
     /// Floating-point operations of a step, without those that compute activations again.
     pub model_flops: u64,
-    /// Model FLOP utilisation: the share of the device's measured peak arithmetic that these are.
+    /// Model FLOP utilisation: the share of the device's measured peak arithmetic that these are, each operation at the peak of
+    /// the kind that computes it.
     pub utilisation: f64,
     /// Device memory that the run holds, in bytes; after the first step it neither grows nor shrinks.
     pub device_bytes: u64,
@@ -76,9 +77,24 @@ pub struct StepSpeed {
     pub losses: Vec<f64>,
     /// The plan, for the same roof.
     pub planned: Planned,
+    /// One step more by kernel and by part of the model, where it was asked for and the device has a clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<StepProfile>,
 }
 
-/// Runs `steps` optimiser steps after one that does not count.
+/// Where the time of a step goes, the longest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepProfile {
+    /// By kernel.
+    pub kernels: Vec<measure::Row>,
+    /// By part of the model, layers taken together.
+    pub scopes: Vec<measure::Row>,
+    /// Both as tables.
+    #[serde(skip)]
+    pub tables: String,
+}
+
+/// Runs `steps` optimiser steps after one that does not count, and another one if it is to be profiled.
 ///
 /// # Errors
 /// Settings that do not fit the networks, and what a device can refuse.
@@ -88,6 +104,7 @@ pub fn measure_step(
     roofline: &Roofline,
     shape: StepShape,
     steps: u64,
+    profile: bool,
 ) -> Result<StepSpeed> {
     let start = Instant::now();
     let networks = Networks::open(config)?;
@@ -101,7 +118,7 @@ pub fn measure_step(
     let rows: Vec<Row> = (0..shape.batch).map(|index| row(index, shape, geometry)).collect();
     let batch = Batch::assemble(&rows, geometry);
     let (buckets, evaluated) = (&BTreeSet::from([batch.bucket]), &BTreeSet::new());
-    let extent = Extent { buckets, evaluated, steps: steps + 1, kept_features: 0 };
+    let extent = Extent { buckets, evaluated, steps: steps + 2, kept_features: 0 };
     let mut session = Session::with_contents(config, &networks, &MadeUp, &extent, device)?;
     let start_seconds = start.elapsed().as_secs_f64();
     let mut micro_batch = MicroBatch { step: 0, epoch: 0, index: 0, of: 1, batch };
@@ -120,6 +137,15 @@ pub fn measure_step(
             update.push(middle.elapsed().as_secs_f64());
         }
     }
+    let profile = if profile {
+        session.watch(Profiler::new(steps + 1..steps + 2));
+        micro_batch.step = steps + 1;
+        session.micro_batch(&micro_batch)?;
+        session.step(micro_batch.step, 1.0)?;
+        session.profiler().map(|profiler| step_profile(profiler, device)).transpose()?
+    } else {
+        None
+    };
     let (micro_batch_seconds, update_seconds) = (median(forward), median(update));
     let seconds = micro_batch_seconds + update_seconds;
     Ok(StepSpeed {
@@ -127,13 +153,20 @@ pub fn measure_step(
         update_seconds,
         tokens_per_second: (shape.batch * shape.tokens) as f64 / seconds,
         model_flops: planned.model_flops(),
-        utilisation: planned.model_flops() as f64 / seconds / roofline.flops,
+        utilisation: roofline.share(planned.model_demand(), seconds),
         device_bytes: device.memory().live_bytes,
         process_bytes: host::peak_bytes(),
         start_seconds,
         losses,
         planned,
+        profile,
     })
+}
+
+fn step_profile(profiler: Profiler, device: &Device) -> Result<StepProfile> {
+    let profile = profiler.finish();
+    let tables = profile.tables(device)?;
+    Ok(StepProfile { kernels: profile.kernels, scopes: profile.scopes, tables })
 }
 
 /// A sample: a token, the picture, and text of which the end is supervised.

@@ -40,26 +40,28 @@ fn storage_types(config: &Config, graph: &Graph) -> BTreeMap<String, DType> {
 
 /// The compiler's options for a graph, as far as the configuration says how numbers are stored.
 pub(crate) fn options(config: &Config, graph: &Graph, target: &Target) -> Options {
-    let activations = activation_type(config);
+    Options { storage: storage_types(config, graph), exact: EXACT, ..options_for(config.train.precision, target) }
+}
+
+/// The compiler's options for a graph that is computed in this precision.
+pub(crate) fn options_for(precision: Precision, target: &Target) -> Options {
     Options {
-        storage: storage_types(config, graph),
-        activations,
-        exact: EXACT,
-        cooperative: uses_matrices(config, target).then_some(LEAST_COOPERATIVE),
+        activations: activation_type(precision),
+        cooperative: uses_matrices(precision, target).then_some(LEAST_COOPERATIVE),
         ..Options::new(target.clone())
     }
 }
 
 /// Whether large products are computed by cooperative matrices, out of 16-bit floats. A software device only emulates them.
-fn uses_matrices(config: &Config, target: &Target) -> bool {
-    let is_wanted = config.train.precision != Precision::F32 && target.class == DeviceClass::Gpu;
+fn uses_matrices(precision: Precision, target: &Target) -> bool {
+    let is_wanted = precision != Precision::F32 && target.class == DeviceClass::Gpu;
     is_wanted && target.cooperative_matrix.is_some()
 }
 
 /// What losses are multiplied by before their gradients are taken, and gradients divided by when they are used: 16-bit floats
 /// have no numbers below 2^-24, and gradients of a mean over many tokens do. A power of two changes no digit.
 pub(crate) fn loss_scale(config: &Config, target: &Target) -> f32 {
-    if uses_matrices(config, target) { 16384.0 } else { 1.0 }
+    if uses_matrices(config.train.precision, target) { 16384.0 } else { 1.0 }
 }
 
 /// Fewest rows, columns and terms of a product for which packing operands and filling tiles is worth it: half the work of a
@@ -67,8 +69,8 @@ pub(crate) fn loss_scale(config: &Config, target: &Target) -> f32 {
 const LEAST_COOPERATIVE: usize = 64;
 
 /// What kernels keep in memory for one another.
-fn activation_type(config: &Config) -> DType {
-    match config.train.precision {
+pub(crate) fn activation_type(precision: Precision) -> DType {
+    match precision {
         Precision::F32 => DType::F32,
         Precision::Bf16 => DType::BF16,
         Precision::F16 => DType::F16,
@@ -81,7 +83,7 @@ const EXACT: &[&str] = &["loss_ross"];
 /// What the matrices of the language model are stored as.
 fn base(config: &Config) -> DType {
     match config.model.base {
-        Base::Auto => activation_type(config),
+        Base::Auto => activation_type(config.train.precision),
         Base::F32 => DType::F32,
         Base::Bf16 => DType::BF16,
         Base::F16 => DType::F16,

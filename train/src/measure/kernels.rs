@@ -1,20 +1,26 @@
 //! Every kernel of a training step by itself, against the roof of the device.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use serde::Serialize;
 use viral_compiler::plan::{BufferRole, Command, Plan};
+use viral_compiler::passes::tables;
 use viral_compiler::{Options, compile};
 use viral_runtime::{Buffer, Device, Executable, SlotPool};
 
-use super::roofline::{Roofline, seconds};
+use super::roofline::{Demand, Roofline, seconds};
 use super::shapes::Case;
+use crate::config::Precision;
+use crate::engine::{activation_type, options_for};
 use crate::error::Result;
 
 /// Fewest runs of a case, of which the median counts; the first warms up and does not.
 const RUNS: usize = 5;
 /// Most runs.
 const MOST_RUNS: usize = 50;
+/// Seconds of work before a device runs at the clock that it keeps.
+const WARM_UP: f64 = 0.1;
 /// Share of the roof that the time of a case is estimated with before it is run.
 const TYPICAL_SHARE: f64 = 0.2;
 
@@ -26,6 +32,8 @@ pub struct Measured {
     pub case: Case,
     /// Its extents in short.
     pub shape: String,
+    /// What the factors of a product are stored as, and the precision of it; other kernels are measured in f32 only.
+    pub precision: &'static str,
     /// Median time on the device in seconds.
     pub seconds: f64,
     /// 10⁹ floating-point operations a second.
@@ -49,33 +57,48 @@ pub enum Outcome {
     Skipped(Case, String),
 }
 
-/// Measures a case. One that would take longer than `budget` seconds, or that the device cannot hold, is skipped.
+/// Measures a case in a precision that it has kernels of its own for. One that would take longer than `budget` seconds, or that the device cannot hold, is skipped.
 ///
 /// # Errors
 /// What a device can refuse, other than memory.
-pub fn measure(device: &Device, roofline: &Roofline, case: Case, budget: f64) -> Result<Outcome> {
+pub fn measure(
+    device: &Device,
+    roofline: &Roofline,
+    case: Case,
+    precision: Precision,
+    budget: f64,
+) -> Result<Outcome> {
     let problem = &case.problem;
-    let expected = roofline.share(problem.flops(), problem.bytes(), 1.0) / TYPICAL_SHARE * (RUNS + 1) as f64;
+    let element = activation_type(precision).element_bytes(1024) as f64 / 4096.0;
+    let (flops, bytes) = (problem.flops(), (problem.bytes() as f64 * element) as u64);
+    let expected = roofline.seconds(Demand { flops, matrix_flops: 0, bytes }) / TYPICAL_SHARE * (RUNS + 1) as f64;
     if expected > budget {
         let why = format!("would take about {expected:.0} s here; --budget {:.0} runs it", expected.ceil());
         return Ok(Outcome::Skipped(case, why));
     }
-    let (plan, executable) = match bind(device, case) {
+    let (plan, executable) = match bind(device, case, precision) {
         Ok(bound) => bound,
         Err(why) => return Ok(Outcome::Skipped(case, why)),
     };
     let first = seconds(&executable)?;
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() + first < WARM_UP.min(budget / 4.0) {
+        seconds(&executable)?;
+    }
     let runs = ((budget / first) as usize).clamp(RUNS, MOST_RUNS);
     let mut times = (0..runs).map(|_| seconds(&executable)).collect::<Result<Vec<f64>>>()?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
+    let on_matrices = plan.kernels.iter().any(|kernel| kernel.requires.cooperative_matrix.is_some());
+    let demand = Demand { flops, matrix_flops: if on_matrices { flops } else { 0 }, bytes };
     Ok(Outcome::Measured(Measured {
         case,
         shape: problem.shape(),
+        precision: precision.name(),
         seconds: median,
-        gflops: problem.flops() as f64 / median / 1e9,
-        gbytes: problem.bytes() as f64 / median / 1e9,
-        share: roofline.share(problem.flops(), problem.bytes(), median),
+        gflops: flops as f64 / median / 1e9,
+        gbytes: bytes as f64 / median / 1e9,
+        share: roofline.share(demand, median),
         launches: plan.commands.iter().filter(|command| matches!(command, Command::Dispatch(_))).count(),
         kernels: plan.kernels.iter().map(|kernel| kernel.name.clone()).collect(),
     }))
@@ -85,9 +108,11 @@ pub fn measure(device: &Device, roofline: &Roofline, case: Case, budget: f64) ->
 ///
 /// # Errors
 /// A tensor that the device cannot hold or bind.
-pub fn bind(device: &Device, case: Case) -> std::result::Result<(Plan, Executable), String> {
-    let plan =
-        compile(&case.problem.graph(), &Options::new(device.target().clone())).map_err(|error| error.to_string())?;
+pub fn bind(device: &Device, case: Case, precision: Precision) -> std::result::Result<(Plan, Executable), String> {
+    let (graph, dtype) = (case.problem.graph(), activation_type(precision));
+    let stored = tables(&graph).filter(|_| dtype.is_storage()).map(|leaf| (leaf.name.to_owned(), dtype));
+    let options = Options { storage: stored.collect(), ..options_for(precision, device.target()) };
+    let plan = compile(&graph, &options).map_err(|error| error.to_string())?;
     let mut buffers: HashMap<String, Buffer> = HashMap::new();
     for declared in &plan.buffers {
         if let BufferRole::External(name) = &declared.role {

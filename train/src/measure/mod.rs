@@ -13,5 +13,5 @@ mod table;
 mod trace;
 
 pub use profile::Profiler;
-pub use roofline::Roofline;
+pub use roofline::{Demand, Roofline};
 pub use table::{Row, Work};

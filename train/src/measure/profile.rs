@@ -146,9 +146,8 @@ impl Profile {
             return Ok("the device has no clock: the trace shows what the host did\n".into());
         }
         let roofline = Roofline::measure(device)?;
-        let (flops, bytes) = (roofline.flops / 1e9, roofline.bytes / 1e9);
         Ok(format!(
-            "{} steps of {:.3} s each; roof of {flops:.1} GFLOP/s and {bytes:.1} GB/s\n\n{}\n{}",
+            "{} steps of {:.3} s each; {roofline}\n\n{}\n{}",
             self.steps,
             self.seconds / self.steps.max(1) as f64,
             table::text("kernel", &self.kernels, self.steps, &roofline),

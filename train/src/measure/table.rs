@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde::Serialize;
 use viral_runtime::DispatchTime;
 
-use super::Roofline;
+use super::{Demand, Roofline};
 
 /// Rows of a table; the rest is one more row.
 const ROWS: usize = 24;
 
 /// Some launches together.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Work {
     /// How many.
     pub launches: u64,
@@ -19,16 +20,19 @@ pub struct Work {
     pub seconds: f64,
     /// Floating-point operations.
     pub flops: u64,
+    /// Those among them that cooperative matrices do.
+    pub matrix_flops: u64,
     /// Bytes read and written when every operand is touched once.
     pub traffic: u64,
 }
 
 /// [`Work`] under a name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// What the launches have in common.
     pub name: String,
     /// All of them.
+    #[serde(flatten)]
     pub work: Work,
 }
 
@@ -37,13 +41,16 @@ impl Work {
         self.launches += other.launches;
         self.seconds += other.seconds;
         self.flops += other.flops;
+        self.matrix_flops += other.matrix_flops;
         self.traffic += other.traffic;
     }
 }
 
 impl From<&DispatchTime> for Work {
     fn from(time: &DispatchTime) -> Self {
-        Self { launches: 1, seconds: time.nanoseconds * 1e-9, flops: time.flops, traffic: time.traffic }
+        let DispatchTime { flops, traffic, .. } = *time;
+        let matrix_flops = if time.on_matrices { flops } else { 0 };
+        Self { launches: 1, seconds: time.nanoseconds * 1e-9, flops, matrix_flops, traffic }
     }
 }
 
@@ -83,6 +90,7 @@ pub(super) fn text(heading: &str, rows: &[Row], steps: u64, roofline: &Roofline)
     for Row { name, work } in shown.iter().chain(&others).chain([&last]) {
         let steps = steps.max(1);
         let seconds = work.seconds.max(1e-12);
+        let demand = Demand { flops: work.flops, matrix_flops: work.matrix_flops, bytes: work.traffic };
         let _ = writeln!(
             text,
             "{:<40} {:>8} {:>10.3} {:>6.1}% {:>9.1} {:>8.1} {:>6.1}%",
@@ -92,7 +100,7 @@ pub(super) fn text(heading: &str, rows: &[Row], steps: u64, roofline: &Roofline)
             100.0 * work.seconds / total.seconds.max(1e-12),
             work.flops as f64 / seconds / 1e9,
             work.traffic as f64 / seconds / 1e9,
-            100.0 * roofline.share(work.flops, work.traffic, seconds),
+            100.0 * roofline.share(demand, seconds),
         );
     }
     text
@@ -109,7 +117,15 @@ mod tests {
     use super::*;
 
     fn time(label: &str, kernel: &str, nanoseconds: f64) -> DispatchTime {
-        DispatchTime { label: label.into(), kernel: kernel.into(), start: 0.0, nanoseconds, flops: 1000, traffic: 500 }
+        DispatchTime {
+            label: label.into(),
+            kernel: kernel.into(),
+            start: 0.0,
+            nanoseconds,
+            flops: 1000,
+            on_matrices: false,
+            traffic: 500,
+        }
     }
 
     #[test]
@@ -123,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_table_reads_well() {
-        let roofline = Roofline { flops: 2e9, bytes: 1e9 };
+        let roofline = Roofline { flops: 2e9, matrix_flops: 2e9, bytes: 1e9 };
         let times = [time("x", "gemm", 1000.0), time("x", "gemm", 3000.0), time("y", "map", 1000.0)];
         let text = text("kernel", &group(&times, |time| time.kernel.clone()), 1, &roofline);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use viral_runtime::{Device, DeviceOptions};
 
 /// A roof under which nobody looks.
-const ROOF: Roofline = Roofline { flops: 1e12, bytes: 1e11 };
+const ROOF: Roofline = Roofline { flops: 1e12, matrix_flops: 1e12, bytes: 1e11 };
 
 /// The models of a preset in a folder, without weights.
 struct Folder {
@@ -74,7 +74,7 @@ fn planned_memory_is_what_the_device_holds() {
     for set in [&[][..], &["train.precision=bf16"], &["model.base=nf4", "train.moments=f8"]] {
         let config = folder.config(set);
         let shape = StepShape { batch: 1, tokens: 96, targets: 8 };
-        let speed = measure_step(&config, &device, &ROOF, shape, 1).unwrap();
+        let speed = measure_step(&config, &device, &ROOF, shape, 1, false).unwrap();
         let (planned, measured) = (speed.planned.total_bytes(), speed.device_bytes);
         let own = (planned - speed.planned.memory.transfers) as f64;
         let error = (measured as f64 - planned as f64) / own;
@@ -94,7 +94,7 @@ fn a_device_that_binds_little_computes_the_same() {
         let options = DeviceOptions { binding_limit, ..DeviceOptions::default() };
         let device = Device::open(&(&config.device).into(), &options).unwrap();
         let shape = StepShape { batch: 1, tokens: 48, targets: 8 };
-        measure_step(&config, &device, &ROOF, shape, 1).unwrap().losses
+        measure_step(&config, &device, &ROOF, shape, 1, false).unwrap().losses
     };
     for set in [&["train.max_length=48"][..], &["model.base=bf16"]] {
         let (whole, parts) = (losses(None, set), losses(Some(1 << 20), set));
