@@ -11,7 +11,7 @@ use crate::{Error, blocking};
 /// A graphics interface, or the choice among those the platform has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// Whatever has the best adapter.
+    /// Whatever has the best adapter; OpenGL only where nothing else has one.
     #[default]
     Auto,
     /// Vulkan: Linux, Windows, Android.
@@ -82,7 +82,7 @@ pub struct AdapterReport {
 ///
 /// Opens no device. An empty list means that there is no driver.
 pub fn list() -> Vec<AdapterReport> {
-    enumerate().into_iter().map(|(_, report)| report).collect()
+    enumerate(EVERYTHING).into_iter().map(|(_, report)| report).collect()
 }
 
 impl Backend {
@@ -138,12 +138,25 @@ impl fmt::Display for AdapterReport {
 /// # Errors
 /// [`Error::NoDevice`], [`Error::UnknownAdapter`] or [`Error::UnsuitableAdapter`].
 pub(crate) fn choose(choice: &AdapterChoice) -> Result<(wgpu::Adapter, AdapterReport), Error> {
-    let mut adapters = enumerate();
+    // Loading a driver for OpenGL costs time and memory, so it waits until it is needed.
+    if choice.backend != Backend::Gl
+        && let Ok(found) = choose_among(NATIVE, choice)
+    {
+        return Ok(found);
+    }
+    choose_among(EVERYTHING, choice)
+}
+
+fn choose_among(backends: wgpu::Backends, choice: &AdapterChoice) -> Result<(wgpu::Adapter, AdapterReport), Error> {
+    let mut adapters = enumerate(backends);
     adapters.retain(|(_, report)| choice.backend == Backend::Auto || report.backend == choice.backend);
     let reports: Vec<_> = adapters.iter().map(|(_, report)| report).collect();
     let position = pick(choice, &reports)?;
     Ok(adapters.swap_remove(position))
 }
+
+const NATIVE: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+const EVERYTHING: wgpu::Backends = NATIVE.union(wgpu::Backends::GL);
 
 /// Opens wgpu's stand-in for a device, which accepts and checks every command and computes nothing.
 pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterReport), Error> {
@@ -194,8 +207,8 @@ fn pick(choice: &AdapterChoice, reports: &[&AdapterReport]) -> Result<usize, Err
     }
 }
 
-fn enumerate() -> Vec<(wgpu::Adapter, AdapterReport)> {
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::GL;
+/// Adapters, the best first: those of OpenGL come last, so that the others have the same numbers without them.
+fn enumerate(backends: wgpu::Backends) -> Vec<(wgpu::Adapter, AdapterReport)> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         // No debug layers: this crate checks plans before the driver sees them.
@@ -217,14 +230,14 @@ fn enumerate() -> Vec<(wgpu::Adapter, AdapterReport)> {
         })
         .collect();
     // A stable sort: adapters that are equal in rank stay in the driver's order.
-    adapters.sort_by_key(|(_, report)| (report.kind, backend_rank(report.backend)));
+    adapters.sort_by_key(|(_, report)| (report.backend == Backend::Gl, report.kind, backend_rank(report.backend)));
     for (index, (_, report)) in adapters.iter_mut().enumerate() {
         report.index = index;
     }
     adapters
 }
 
-/// Native interfaces before the translated one.
+/// The platform's own interface first.
 fn backend_rank(backend: Backend) -> u32 {
     match backend {
         Backend::Metal => 0,

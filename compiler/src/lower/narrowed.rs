@@ -33,7 +33,12 @@ pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
             let is_exact =
                 graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
             let is_raw = matches!(graph.node(*value).op, Op::DotTiles(_));
-            ty.dtype == DType::F32 && is_matrix && !is_exact && !is_raw && !outputs.contains(value) && !needs_f32.contains(value)
+            ty.dtype == DType::F32
+                && is_matrix
+                && !is_exact
+                && !is_raw
+                && !outputs.contains(value)
+                && !needs_f32.contains(value)
         })
         .collect();
     rebuild_with(graph, |result, value, node| {

@@ -99,9 +99,8 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
     let named = |precision: &Precision| precision.name() == args.precision;
     let precision = Precision::ALL.iter().copied().find(named).unwrap_or(Precision::F32);
     // Only products know another precision than f32.
-    let chosen = |case: &Case| {
-        chosen(case) && (precision == Precision::F32 || matches!(case.problem, Problem::Product { .. }))
-    };
+    let chosen =
+        |case: &Case| chosen(case) && (precision == Precision::F32 || matches!(case.problem, Problem::Product { .. }));
     let roofline = Roofline::measure(device)?;
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     if !args.json {

@@ -66,8 +66,8 @@ pub fn check(device: &Device, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Famil
     Ok(wanted.map(|name| found.iter().find(|family| family.name == name).cloned().unwrap_or(none(name))).collect())
 }
 
-/// Kernels that plans for `target` use for a large product and for attention: those of 32-bit floats first, then what takes
-/// their place where products may round to 16-bit ones.
+/// Products and attention kernels of plans for `target`: those of 32-bit floats first, then what takes their place where
+/// products may round to 16-bit ones.
 pub fn variants(target: &Target) -> Vec<String> {
     let mut g = Graph::new();
     let x = g.input("x", DType::F32, &[128, 128]);
@@ -80,7 +80,9 @@ pub fn variants(target: &Target) -> Vec<String> {
     for cooperative in [None, Some(1)] {
         let options = Options { cooperative, ..Options::new(target.clone()) };
         let kernels = compile(&g, &options).map(|plan| plan.kernels).unwrap_or_default();
-        let new = kernels.into_iter().map(|kernel| kernel.name).filter(|name| !names.contains(name));
+        let is_telling = |name: &String| ["gemm", "attention", "pack"].iter().any(|family| name.starts_with(family));
+        let new =
+            kernels.into_iter().map(|kernel| kernel.name).filter(|name| is_telling(name) && !names.contains(name));
         names.extend(new.collect::<Vec<_>>());
     }
     names

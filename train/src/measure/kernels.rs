@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use serde::Serialize;
-use viral_compiler::plan::{BufferRole, Command, Plan};
 use viral_compiler::passes::tables;
+use viral_compiler::plan::{BufferRole, Command, Plan};
 use viral_compiler::{Options, compile};
 use viral_runtime::{Buffer, Device, Executable, SlotPool};
 
@@ -61,13 +61,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// What a device can refuse, other than memory.
-pub fn measure(
-    device: &Device,
-    roofline: &Roofline,
-    case: Case,
-    precision: Precision,
-    budget: f64,
-) -> Result<Outcome> {
+pub fn measure(device: &Device, roofline: &Roofline, case: Case, precision: Precision, budget: f64) -> Result<Outcome> {
     let problem = &case.problem;
     let element = activation_type(precision).element_bytes(1024) as f64 / 4096.0;
     let (flops, bytes) = (problem.flops(), (problem.bytes() as f64 * element) as u64);
