@@ -67,9 +67,10 @@ fn a_kernel_that_is_wrong_somewhere_is_found() {
     // text that does not compile.
     for (from, to, told) in [
         ("let stride = p.n * EDGE;", "let stride = p.n * EDGE - 8u;", " instead of "),
-        ("step < steps;", "step + 1u < steps;", " instead of "),
+        ("step < last;", "step + 2u < last;", " instead of "),
         ("b_tile(place, column_tile + 1u)", "b_tile(place, column_tile)", " instead of "),
         ("coopMultiplyAdd(left3, right1, sums31)", "coopMultiplyAdd(left3, right0, sums31)", " instead of "),
+        ("left = last % 2u == 0u;", "left = last % 2u == 1u;", " instead of "),
         ("4u * (part / 2u)", "4u * (part % 2u)", " instead of "),
         ("coopMultiplyAdd(left0", "coopMultiplyAd(left0", " was rejected: "),
     ] {

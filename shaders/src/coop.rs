@@ -67,7 +67,7 @@ impl Problem {
 
 /// Tiles of C that a workgroup computes.
 const ROWS: u32 = 8;
-const COLUMNS: u32 = 4;
+const COLUMNS: u32 = 8;
 
 /// The kernel for `spec` on `target`. Its text depends on the target's largest subgroup only.
 pub fn kernel(spec: &Spec, target: &Target) -> Kernel {
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(Problem::new(1, [64, 256, 256]).parts, 1);
         assert_eq!(Problem::new(32, [8, 8, 256]).parts, 1);
         assert_eq!(Problem::new(1, [64, 8, 256]).parts, 16);
-        assert_eq!(Problem::new(1, [8, 4, 15]).parts, 1);
+        assert_eq!(Problem::new(1, [8, 8, 15]).parts, 1);
         for k in 1..600 {
             let problem = Problem::new(1, [3, 9, k]);
             let length = k.div_ceil(problem.parts);

@@ -37,7 +37,7 @@ fn no_module_mixes_subgroup_operations_and_cooperative_matrices() {
     let kernels = all_variants();
     let mut cooperative = kernels.iter().filter(|kernel| kernel.requires.cooperative_matrix.is_some());
     let mut mixed = cooperative.next().unwrap().clone();
-    mixed.wgsl = mixed.wgsl.replace("step < steps;", "step < subgroupMax(steps);");
+    mixed.wgsl = mixed.wgsl.replace("step < last;", "step < subgroupMax(last);");
     assert!(check::translate_everywhere(&mixed).is_err());
 }
 
@@ -126,7 +126,7 @@ fn launches_write_the_words_that_the_kernels_read() {
         let launch = coop::launch(&coop::Problem { batch: 2, m: 9, n: 5, k: 7, parts: 3 }, &target);
         let fields = "m n k part parts column_groups count grid_x";
         assert_eq!(check::param_fields(&module).unwrap().join(" "), fields);
-        assert_eq!(launch.params, [9, 5, 7, 3, 3, 2, 2 * 3 * 2 * 2, launch.groups[0]]);
+        assert_eq!(launch.params, [9, 5, 7, 3, 3, 1, 2 * 3 * 2, launch.groups[0]]);
 
         let module = check::parse(&pack::kernel(Storage::F32, true, 8)).unwrap();
         let launch = pack::launch(&packing(), &target);
