@@ -64,7 +64,7 @@ pub fn kernel(source: Storage, vec4: bool, edge: u32) -> Kernel {
         wgsl: linker.link(),
         bindings: vec![Access::Read, Access::ReadWrite],
         param_words: 15,
-        workgroup: [64, 1, 1],
+        workgroup: [8 * edge, 1, 1],
         requires: Requirements::default(),
     }
 }
@@ -73,9 +73,9 @@ pub fn kernel(source: Storage, vec4: bool, edge: u32) -> Kernel {
 pub fn launch(problem: &Problem, target: &Target) -> Launch {
     let [row_tiles, column_tiles] = [problem.rows, problem.columns].map(|extent| extent.div_ceil(problem.edge));
     let [batch0, batch1, batch2] = problem.batch;
-    let eights = problem.edge * problem.edge / 8;
-    let count = [row_tiles, column_tiles, eights, batch0, batch1, batch2].into_iter().fold(1, u32::saturating_mul);
-    let groups = fold(count.div_ceil(64), target);
+    let blocks = (column_tiles * problem.edge).div_ceil(64);
+    let count = [row_tiles, blocks, batch0, batch1, batch2].into_iter().fold(1, u32::saturating_mul);
+    let groups = fold(count, target);
     let mut params = vec![problem.rows, problem.columns, row_tiles, column_tiles];
     params.extend([problem.offset, problem.row_stride, problem.column_stride]);
     params.extend(problem.batch_strides);

@@ -132,7 +132,7 @@ fn launches_write_the_words_that_the_kernels_read() {
         let launch = pack::launch(&packing(), &target);
         let names = check::param_fields(&module).unwrap();
         assert_eq!(names.join(" "), PACK_FIELDS);
-        assert_eq!(launch.params, [5, 12, 1, 2, 4, 20, 1, 0, 300, 100, 2, 3, 0, 96, launch.groups[0]]);
+        assert_eq!(launch.params, [5, 12, 1, 2, 4, 20, 1, 0, 300, 100, 2, 3, 0, 6, launch.groups[0]]);
 
         let heads = attention::Rows::dense(9, 4, 8);
         let problem = attention::Problem {
