@@ -31,27 +31,37 @@ pub fn fault(device: &Device) -> Result<Option<String>, Error> {
 /// As [`fault`].
 pub fn fault_of(device: &Device, kernel: &dyn Fn(&Spec) -> Kernel) -> Result<Option<String>, Error> {
     let Some(edge) = device.target().cooperative_matrix else { return Ok(None) };
-    for (i, form) in Form::ALL.into_iter().enumerate() {
-        for (j, [m, n, k]) in SIZES.into_iter().enumerate() {
+    let forms = Form::ALL.into_iter().enumerate();
+    let products = forms.flat_map(|(i, form)| {
+        SIZES.into_iter().enumerate().map(move |(j, [m, n, k])| {
             let spec = Spec { form, edge, accumulate: (i + j) % 2 == 1 };
-            let product = Product { spec, m, n, k };
-            match product.run(device, kernel(&spec)) {
-                Ok(c) => {
-                    if let Some(wrong) = product.wrong(&c) {
-                        return Ok(Some(wrong));
-                    }
+            Product { spec, m, n, k }
+        })
+    });
+    let (products, kernels): (Vec<_>, Vec<_>) = products.map(|product| (product, kernel(&product.spec))).unzip();
+    let rejected = |error| match error {
+        Error::ShaderRejected { kernel, message } => Ok(Some(format!("kernel `{kernel}` was rejected: {message}"))),
+        other => Err(other),
+    };
+    // All of them before the first is used, so that they are compiled side by side.
+    if let Err(error) = device.pipelines().get(device, &kernels) {
+        return rejected(error);
+    }
+    for (product, kernel) in products.iter().zip(kernels) {
+        match product.run(device, kernel) {
+            Ok(c) => {
+                if let Some(wrong) = product.wrong(&c) {
+                    return Ok(Some(wrong));
                 }
-                Err(Error::ShaderRejected { kernel, message }) => {
-                    return Ok(Some(format!("kernel `{kernel}` was rejected: {message}")));
-                }
-                Err(error) => return Err(error),
             }
+            Err(error) => return rejected(error),
         }
     }
     Ok(None)
 }
 
 /// A product whose factors are packed from 32-bit floats on the device.
+#[derive(Clone, Copy)]
 struct Product {
     spec: Spec,
     m: u32,
@@ -60,9 +70,9 @@ struct Product {
 }
 
 impl Product {
-    /// The extent in whole tiles.
+    /// The extent in pairs of tiles.
     fn padded(&self, extent: u32) -> u32 {
-        extent.next_multiple_of(self.spec.edge)
+        pack::tiles(extent, self.spec.edge) * self.spec.edge
     }
 
     /// Rows and columns of A and of B as they are stored.

@@ -35,7 +35,7 @@ pub struct Problem {
     pub m: u32,
     /// Columns of C.
     pub n: u32,
-    /// Length of the sums.
+    /// Length of the sums; even.
     pub k: u32,
     /// Parts that the sums are cut into; the last one may be shorter.
     pub parts: u32,
@@ -55,7 +55,12 @@ impl Problem {
             return whole;
         }
         let parts = (MANY / groups).min(k / LONG).max(1);
-        Self { parts: k.div_ceil(k.div_ceil(parts)), ..whole }
+        Self { parts: k.div_ceil(Self { parts, ..whole }.part()), ..whole }
+    }
+
+    /// Tiles along the sums of all parts but the last; even.
+    fn part(&self) -> u32 {
+        self.k.div_ceil(2 * self.parts) * 2
     }
 
     /// Workgroups, each of which computes some tiles of C.
@@ -120,7 +125,7 @@ pub fn launch(problem: &Problem, target: &Target) -> Launch {
     let Problem { m, n, k, parts, .. } = *problem;
     let count = problem.groups();
     let groups = fold(count, target);
-    let params = vec![m, n, k, k.div_ceil(parts), parts, n.div_ceil(COLUMNS), count, groups[0]];
+    let params = vec![m, n, k, problem.part(), parts, n.div_ceil(COLUMNS), count, groups[0]];
     Launch { params, groups }
 }
 
@@ -149,10 +154,11 @@ mod tests {
         assert_eq!(Problem::new(1, [64, 256, 256]).parts, 1);
         assert_eq!(Problem::new(32, [8, 8, 256]).parts, 1);
         assert_eq!(Problem::new(1, [64, 8, 256]).parts, 16);
-        assert_eq!(Problem::new(1, [8, 8, 15]).parts, 1);
-        for k in 1..600 {
+        assert_eq!(Problem::new(1, [8, 8, 30]).parts, 1);
+        for k in (2..600).step_by(2) {
             let problem = Problem::new(1, [3, 9, k]);
-            let length = k.div_ceil(problem.parts);
+            let length = problem.part();
+            assert!(length.is_multiple_of(2), "{k}: {problem:?}");
             assert!((problem.parts - 1) * length < k && problem.parts * length >= k, "{k}: {problem:?}");
             assert!(problem.parts == 1 || length >= LONG, "{k}: {problem:?}");
         }

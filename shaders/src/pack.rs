@@ -1,4 +1,4 @@
-//! Operands for [`coop`](crate::coop): rounded to 16-bit floats, filled up with zeros to whole tiles, and tile after tile, so that
+//! Operands for [`coop`](crate::coop): rounded to 16-bit floats, filled up with zeros to pairs of tiles, and tile after tile, so that
 //! one lies in consecutive memory: an H200 multiplies three times as fast then as out of long rows.
 //!
 //! Rounding is to the nearest, ties to even. Finite numbers beyond ±65504 become that number, so that no product is lost to an
@@ -69,9 +69,14 @@ pub fn kernel(source: Storage, vec4: bool, edge: u32) -> Kernel {
     }
 }
 
+/// Tiles that an extent fills up: an even number, because [`coop`](crate::coop) takes two steps along its sums at a time.
+pub fn tiles(extent: u32, edge: u32) -> u32 {
+    extent.div_ceil(2 * edge) * 2
+}
+
 /// Parameters and grid of one dispatch of [`kernel`].
 pub fn launch(problem: &Problem, target: &Target) -> Launch {
-    let [row_tiles, column_tiles] = [problem.rows, problem.columns].map(|extent| extent.div_ceil(problem.edge));
+    let [row_tiles, column_tiles] = [problem.rows, problem.columns].map(|extent| tiles(extent, problem.edge));
     let [batch0, batch1, batch2] = problem.batch;
     let blocks = (column_tiles * problem.edge).div_ceil(64);
     let count = [row_tiles, blocks, batch0, batch1, batch2].into_iter().fold(1, u32::saturating_mul);

@@ -123,16 +123,16 @@ fn launches_write_the_words_that_the_kernels_read() {
 
         let spec = coop::Spec { form: Form::NN, edge: 8, accumulate: false };
         let module = check::parse(&coop::kernel(&spec, &target)).unwrap();
-        let launch = coop::launch(&coop::Problem { batch: 2, m: 9, n: 5, k: 7, parts: 3 }, &target);
+        let launch = coop::launch(&coop::Problem { batch: 2, m: 9, n: 5, k: 8, parts: 3 }, &target);
         let fields = "m n k part parts column_groups count grid_x";
         assert_eq!(check::param_fields(&module).unwrap().join(" "), fields);
-        assert_eq!(launch.params, [9, 5, 7, 3, 3, 1, 2 * 3 * 2, launch.groups[0]]);
+        assert_eq!(launch.params, [9, 5, 8, 4, 3, 1, 2 * 3 * 2, launch.groups[0]]);
 
         let module = check::parse(&pack::kernel(Storage::F32, true, 8)).unwrap();
         let launch = pack::launch(&packing(), &target);
         let names = check::param_fields(&module).unwrap();
         assert_eq!(names.join(" "), PACK_FIELDS);
-        assert_eq!(launch.params, [5, 12, 1, 2, 4, 20, 1, 0, 300, 100, 2, 3, 0, 6, launch.groups[0]]);
+        assert_eq!(launch.params, [5, 12, 2, 2, 4, 20, 1, 0, 300, 100, 2, 3, 0, 12, launch.groups[0]]);
 
         let heads = attention::Rows::dense(9, 4, 8);
         let problem = attention::Problem {

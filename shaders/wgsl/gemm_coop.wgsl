@@ -17,7 +17,7 @@
 //
 // Bindings: 0 parameters, 1 A, 2 B, 3 C. Hooks: load_a, load_b. Subgroups may have any size.
 
-// Extents of C and of the sums in tiles; tiles of a part of the sums, and parts; workgroups along a row of C, in all, and along
+// Extents of C and of the sums in tiles; tiles of a part of the sums, an even number, and parts; workgroups along a row of C, in all, and along
 // a row of the grid.
 struct Params {
     m: u32,
@@ -203,25 +203,6 @@ fn compute_part(place: Place, row_tile: u32, column_tile: u32) {
         sums31 = coopMultiplyAdd(other_left3, other_right1, sums31);
         sums32 = coopMultiplyAdd(other_left3, other_right2, sums32);
         sums33 = coopMultiplyAdd(other_left3, other_right3, sums33);
-    }
-    // An odd number of steps leaves one.
-    for (var left = last % 2u == 0u; left; left = false) {
-        sums00 = coopMultiplyAdd(left0, right0, sums00);
-        sums01 = coopMultiplyAdd(left0, right1, sums01);
-        sums02 = coopMultiplyAdd(left0, right2, sums02);
-        sums03 = coopMultiplyAdd(left0, right3, sums03);
-        sums10 = coopMultiplyAdd(left1, right0, sums10);
-        sums11 = coopMultiplyAdd(left1, right1, sums11);
-        sums12 = coopMultiplyAdd(left1, right2, sums12);
-        sums13 = coopMultiplyAdd(left1, right3, sums13);
-        sums20 = coopMultiplyAdd(left2, right0, sums20);
-        sums21 = coopMultiplyAdd(left2, right1, sums21);
-        sums22 = coopMultiplyAdd(left2, right2, sums22);
-        sums23 = coopMultiplyAdd(left2, right3, sums23);
-        sums30 = coopMultiplyAdd(left3, right0, sums30);
-        sums31 = coopMultiplyAdd(left3, right1, sums31);
-        sums32 = coopMultiplyAdd(left3, right2, sums32);
-        sums33 = coopMultiplyAdd(left3, right3, sums33);
     }
     store_tile(place, row_tile, column_tile, sums00);
     store_tile(place, row_tile, column_tile + 1u, sums01);

@@ -14,7 +14,7 @@ op! {
         a_transposed: bool,
         /// Whether `b` holds the tiles of a matrix `(N, K)`.
         b_transposed: bool,
-        /// Parts that the sums are cut into, all but the last of the same number of tiles.
+        /// Parts that the sums are cut into, all but the last of the same even number of tiles.
         parts: usize,
     },
 
@@ -43,7 +43,7 @@ op! {
         let rank = args[0].ty.rank();
         let edge = args[0].ty.shape[rank - 1];
         let ([_, tiles], out) = (self.tiles(0, &args[0].ty), ty.rank());
-        let length = edge * tiles.div_ceil(self.parts);
+        let length = edge * tiles.div_ceil(2 * self.parts) * 2;
         let element = |which: usize, leading: &[usize], row: usize, column: usize| {
             let transposed = if which == 0 { self.a_transposed } else { self.b_transposed };
             let (row, column) = if transposed { (column, row) } else { (row, column) };

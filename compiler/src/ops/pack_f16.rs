@@ -1,5 +1,7 @@
 //! `pack_f16{edge}(x)`: matrices rounded to 16-bit floats, in whole tiles.
 
+use viral_shaders::pack;
+
 use super::rule::{Class, Gen, Sample, arity};
 use crate::grad::Backward;
 use crate::storage;
@@ -7,8 +9,9 @@ use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 
 op! {
-    /// The nearest 16-bit floats, filled up with zeros to whole tiles: `(…, R, C)` becomes `(…, R/E, C/E, E, E)`, what
-    /// cooperative matrices multiply. Finite numbers beyond ±65504 become that number. Compilation makes it, behind autodiff.
+    /// The nearest 16-bit floats, filled up with zeros to an even number of tiles each way: `(…, R, C)` becomes
+    /// `(…, R/E, C/E, E, E)`, what cooperative matrices multiply, two steps at a time. Finite numbers beyond ±65504 become that
+    /// number. Compilation makes it, behind autodiff.
     PackF16 = "pack_f16" {
         /// Rows and columns of a tile: 8 or 16.
         edge: usize,
@@ -23,7 +26,7 @@ op! {
             return Err(format!("no tiles of {} rows", self.edge));
         }
         let (leading, matrix) = x.shape.split_at(x.rank() - 2);
-        let tiles = [matrix[0].div_ceil(self.edge), matrix[1].div_ceil(self.edge)];
+        let tiles = [0, 1].map(|axis| pack::tiles(matrix[axis] as u32, self.edge as u32) as usize);
         Ok(TensorType::new(DType::F16, [leading, &tiles, &[self.edge; 2]].concat()))
     }
 
