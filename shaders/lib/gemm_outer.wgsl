@@ -5,14 +5,14 @@ fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(a.x * b, a.y * b, a.z * b, a.w * b);
 }
 
-// sums + A[row .. row + 4, k .. k + 4] * b, one outer product after the other: then a row of b, once loaded, meets all four
-// rows of A.
-fn multiply(sums: mat4x4<f32>, base: u32, row: u32, k: u32, b: mat4x4<f32>) -> mat4x4<f32> {
-    let a = transpose(load_a_block(base, row, k));
+// sums + a * b, one outer product after the other: then a row of b, once loaded, meets all four rows of A. Column i of a and
+// of the sums is row i.
+fn add_outer(sums: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
+    let columns = transpose(a);
     var acc = sums;
-    acc += outer(a[0], b[0]);
-    acc += outer(a[1], b[1]);
-    acc += outer(a[2], b[2]);
-    acc += outer(a[3], b[3]);
+    acc += outer(columns[0], b[0]);
+    acc += outer(columns[1], b[1]);
+    acc += outer(columns[2], b[2]);
+    acc += outer(columns[3], b[3]);
     return acc;
 }

@@ -57,10 +57,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sums3 = mat4x4<f32>();
     for (var k = 0u; k < p.k; k += 4u) {
         let b = mask_b_block(load_b_block(place.b, k, column), k);
-        sums0 = multiply(sums0, place.a, row, k, b);
-        sums1 = multiply(sums1, place.a, row + 4u, k, b);
-        sums2 = multiply(sums2, place.a, row + 8u, k, b);
-        sums3 = multiply(sums3, place.a, row + 12u, k, b);
+        sums0 = add_outer(sums0, load_a_block(place.a, row, k), b);
+        sums1 = add_outer(sums1, load_a_block(place.a, row + 4u, k), b);
+        sums2 = add_outer(sums2, load_a_block(place.a, row + 8u, k), b);
+        sums3 = add_outer(sums3, load_a_block(place.a, row + 12u, k), b);
     }
     store_block(place, row, column, sums0);
     store_block(place, row + 4u, column, sums1);
