@@ -9,11 +9,6 @@ fn load_rows(base: u32, row: u32, k: u32) -> Rows {
     return load_a(base + row * p.a_row + column / CELL, last_below(column, p.k));
 }
 
-// sums + a * b
-fn multiply_rows(sums: Rows, a: Rows, b: mat4x4<f32>) -> Rows {
-    return sums + b * a;
-}
-
 fn store_rows(place: Place, row: u32, column: u32, k: u32, sums: Rows) {
     store_row(place, row, column, k, sums);
 }

@@ -269,10 +269,9 @@ impl Spec {
         Self { form, storage, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(form, problem), hook: None }
     }
 
-    /// Whether a lane of a panel has two times four columns. Four rows of A at a time, which A's transpose gives, would make
-    /// the kernel's loop too long for that.
+    /// Whether a lane of a panel has two times four columns.
     fn paired(&self) -> bool {
-        !self.form.a_transposed() && self.skew != Skew::Narrow
+        self.skew != Skew::Narrow
     }
 }
 
@@ -388,21 +387,26 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
         Shape::Panel { lanes, .. } => {
-            let linker = linker.constant("LANES", Const::U32(lanes)).part(include_str!("../lib/gemm_outer.wgsl"));
-            let rows = match spec.form.a_transposed() {
-                true => include_str!("../lib/gemm_rows_four.wgsl"),
-                false => include_str!("../lib/gemm_rows_one.wgsl"),
-            };
+            let linker = linker.constant("LANES", Const::U32(lanes));
             let panel = |depth| {
                 let linker = linker.clone().constant("DEPTH", Const::U32(depth));
-                linker.constant("PAIRED", Const::Bool(spec.paired())).part(rows)
+                let linker = linker.constant("PAIRED", Const::Bool(spec.paired()));
+                match (spec.form.a_transposed(), wide && a == Storage::F32) {
+                    (false, _) => linker.part(include_str!("../lib/gemm_rows_one.wgsl")),
+                    (true, true) => linker
+                        .part(include_str!("../lib/gemm_rows_two.wgsl"))
+                        .part(include_str!("../lib/gemm_pair_wide.wgsl")),
+                    (true, false) => linker
+                        .part(include_str!("../lib/gemm_rows_two.wgsl"))
+                        .part(include_str!("../lib/gemm_pair.wgsl")),
+                }
             };
             let (file, linker, body) = match spec.skew {
                 Skew::FewRows => ("thin_rows", linker, include_str!("../wgsl/gemm_thin.wgsl")),
                 Skew::FewColumns => ("thin_columns", linker, include_str!("../wgsl/gemm_thin.wgsl")),
                 Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
-                _ if spec.paired() => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
-                _ => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::None => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::Narrow => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
             };
             (format!("gemm_{file}{lanes}"), lanes, linker, body)
         }
