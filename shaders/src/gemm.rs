@@ -93,10 +93,12 @@ pub enum Skew {
     None,
     /// The sums have at most 32 terms.
     ShortK,
-    /// C has at most 32 rows.
+    /// C has at most 16 rows, and A is stored by columns.
     FewRows,
     /// C has at most 32 columns, and more rows than that.
     FewColumns,
+    /// C has at most 64 columns, and the sums have more than 32 terms.
+    Narrow,
 }
 
 /// A strided matrix, or a batch of them. All numbers but the last count elements.
@@ -189,13 +191,14 @@ impl Hook {
 
 impl Skew {
     /// Every skew.
-    pub const ALL: [Skew; 4] = [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns];
+    pub const ALL: [Skew; 5] = [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns, Skew::Narrow];
 
-    fn of(problem: &Problem) -> Self {
+    fn of(form: Form, problem: &Problem) -> Self {
         match problem {
-            Problem { m: 0..=32, .. } => Skew::FewRows,
-            Problem { n: 0..=32, .. } => Skew::FewColumns,
+            Problem { m: 0..=16, .. } if form.a_transposed() => Skew::FewRows,
+            Problem { m: 33.., n: 0..=32, .. } => Skew::FewColumns,
             Problem { k: 0..=32, .. } => Skew::ShortK,
+            Problem { n: 0..=64, .. } => Skew::Narrow,
             _ => Skew::None,
         }
     }
@@ -256,7 +259,12 @@ impl Spec {
     /// The fastest spec that may compute `problem`, without a hook.
     pub fn fit(form: Form, problem: &Problem) -> Self {
         let storage = [Storage::F32; 2];
-        Self { form, storage, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(problem), hook: None }
+        Self { form, storage, vec4: problem.vec4(form), accumulate: false, skew: Skew::of(form, problem), hook: None }
+    }
+
+    /// Whether a lane of a panel has two times four columns.
+    fn paired(&self) -> bool {
+        self.skew != Skew::Narrow
     }
 }
 
@@ -275,12 +283,12 @@ impl Shape {
     }
 
     /// Rows and columns of C that one workgroup computes.
-    fn tile(self, skew: Skew, problem: &Problem) -> [u32; 2] {
+    fn tile(self, spec: &Spec, problem: &Problem) -> [u32; 2] {
         match self {
             Shape::Tile => [64, 64],
-            Shape::Panel { lanes, .. } if skew.is_thin() => [16, 4 * lanes],
+            Shape::Panel { lanes, .. } if spec.skew.is_thin() => [16, 4 * lanes],
             Shape::Panel { lanes, .. } => {
-                let columns = 4 * lanes;
+                let columns = if spec.paired() { 8 } else { 4 } * lanes;
                 // A long stripe reads B less often, but every core should get some stripes.
                 let panels = problem.n.div_ceil(columns).saturating_mul(problem.batches());
                 let stripes = PANEL_GROUPS.div_ceil(panels).min(problem.m.div_ceil(PANEL_ROWS[0]));
@@ -372,13 +380,26 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     let (file, workgroup, linker, body) = match shape {
         Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
         Shape::Panel { lanes, .. } => {
-            let linker = linker.constant("LANES", Const::U32(lanes)).part(include_str!("../lib/gemm_outer.wgsl"));
-            let panel = |depth| linker.clone().constant("DEPTH", Const::U32(depth));
+            let linker = linker.constant("LANES", Const::U32(lanes));
+            let panel = |depth| {
+                let linker = linker.clone().constant("DEPTH", Const::U32(depth));
+                let linker = linker.constant("PAIRED", Const::Bool(spec.paired()));
+                match (spec.form.a_transposed(), wide && a == Storage::F32) {
+                    (false, _) => linker.part(include_str!("../lib/gemm_rows_one.wgsl")),
+                    (true, true) => linker
+                        .part(include_str!("../lib/gemm_rows_two.wgsl"))
+                        .part(include_str!("../lib/gemm_pair_wide.wgsl")),
+                    (true, false) => linker
+                        .part(include_str!("../lib/gemm_rows_two.wgsl"))
+                        .part(include_str!("../lib/gemm_pair.wgsl")),
+                }
+            };
             let (file, linker, body) = match spec.skew {
-                Skew::None => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
-                Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
                 Skew::FewRows => ("thin_rows", linker, include_str!("../wgsl/gemm_thin.wgsl")),
                 Skew::FewColumns => ("thin_columns", linker, include_str!("../wgsl/gemm_thin.wgsl")),
+                Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::None => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::Narrow => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
             };
             (format!("gemm_{file}{lanes}"), lanes, linker, body)
         }
@@ -402,7 +423,7 @@ pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Targe
     debug_assert!(!spec.vec4 || problem.vec4(spec.form), "not aligned to four floats: {problem:?}");
     let cell = cell(spec);
     let problem = &if swaps(spec, shape) { problem.swapped() } else { *problem };
-    launch_tiles(problem, cell, shape.tile(spec.skew, problem), target)
+    launch_tiles(problem, cell, shape.tile(spec, problem), target)
 }
 
 /// Parameters and grid of a kernel each of whose workgroups computes this many rows and columns of C, and addresses memory in
@@ -463,7 +484,7 @@ pub(crate) const PARAMS: [&str; 28] = [
 ];
 
 /// Shortest and longest stripe that the panel shape cuts C into, in rows, if there is a choice.
-const PANEL_ROWS: [u32; 2] = [64, 512];
+const PANEL_ROWS: [u32; 2] = [64, 576];
 
 /// Workgroups that the panel shape aims at, so that a machine with several cores has work for each.
 const PANEL_GROUPS: u32 = 8;

@@ -32,7 +32,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "gemm_coop", variants: coop::variants },
     Entry {
         name: "gemm_panel",
-        variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::None, Skew::ShortK]),
+        variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::None, Skew::Narrow, Skew::ShortK]),
     },
     Entry {
         name: "gemm_thin",

@@ -12,6 +12,23 @@
 // B_TRANSPOSED, C_TRANSPOSED, ACCUMULATE, CELL. Hooks: load_a, load_b, load_c, store_c, epilogue. Workgroup memory: none. No
 // subgroup operations; correct for any LANES on any device.
 
+// The product of a column of A and a row of B; column i of the result is row i of C.
+fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(a.x * b, a.y * b, a.z * b, a.w * b);
+}
+
+// sums + a * b, one outer product after the other: then a row of b, once loaded, meets all four rows of A. Column i of a and
+// of the sums is row i.
+fn add_outer(sums: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
+    let columns = transpose(a);
+    var acc = sums;
+    acc += outer(columns[0], b[0]);
+    acc += outer(columns[1], b[1]);
+    acc += outer(columns[2], b[2]);
+    acc += outer(columns[3], b[3]);
+    return acc;
+}
+
 // Stores four neighbouring elements of C, unless they begin beyond its edge.
 fn store_row(place: Place, row: u32, column: u32, sum: vec4<f32>) {
     let rows = select(p.m, p.n, C_TRANSPOSED);
@@ -57,10 +74,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sums3 = mat4x4<f32>();
     for (var k = 0u; k < p.k; k += 4u) {
         let b = mask_b_block(load_b_block(place.b, k, column), k);
-        sums0 = multiply(sums0, place.a, row, k, b);
-        sums1 = multiply(sums1, place.a, row + 4u, k, b);
-        sums2 = multiply(sums2, place.a, row + 8u, k, b);
-        sums3 = multiply(sums3, place.a, row + 12u, k, b);
+        sums0 = add_outer(sums0, load_a_block(place.a, row, k), b);
+        sums1 = add_outer(sums1, load_a_block(place.a, row + 4u, k), b);
+        sums2 = add_outer(sums2, load_a_block(place.a, row + 8u, k), b);
+        sums3 = add_outer(sums3, load_a_block(place.a, row + 12u, k), b);
     }
     store_block(place, row, column, sums0);
     store_block(place, row + 4u, column, sums1);
