@@ -117,7 +117,8 @@ impl Operands {
 /// Both tilings, and the skews that decide what the first one does; all compute every problem.
 fn tilings() -> Vec<(Shape, Skew)> {
     let panel = Shape::panel(device().target());
-    Skew::ALL.map(|skew| (panel, skew)).into_iter().chain([(Shape::Tile, Skew::None)]).collect()
+    let tiles = [Skew::None, Skew::FewTiles].map(|skew| (Shape::Tile, skew));
+    Skew::ALL.map(|skew| (panel, skew)).into_iter().chain(tiles).collect()
 }
 
 fn assert_close(found: &[f32], expected: &[f64], what: &str) {

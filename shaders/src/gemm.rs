@@ -80,7 +80,7 @@ pub struct Spec {
     pub vec4: bool,
     /// Whether what C held before is added to the product.
     pub accumulate: bool,
-    /// What is small about the problem. It decides what is fast on software devices; every choice is correct everywhere.
+    /// What is small about the problem. It decides what is fast; every choice is correct everywhere.
     pub skew: Skew,
     /// What is done to the finished sums.
     pub hook: Option<Hook>,
@@ -99,6 +99,8 @@ pub enum Skew {
     FewColumns,
     /// C has at most 64 columns, and the sums have more than 32 terms.
     Narrow,
+    /// C has fewer than 128 tiles of 128 x 128.
+    FewTiles,
 }
 
 /// A strided matrix, or a batch of them. All numbers but the last count elements.
@@ -138,7 +140,7 @@ pub struct Problem {
 /// The tiling of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shape {
-    /// 64 x 64 tiles staged in workgroup memory (`gemm_tile.wgsl`): GPUs.
+    /// Tiles of 128 x 128, or 64 x 64 where something is small, staged in workgroup memory (`gemm_tile.wgsl`): GPUs.
     Tile,
     /// Lanes side by side along C's longer rows or columns, in the registers of one SIMD vector: a block of B, or where the
     /// problem is thin ([`Skew`]) the sums (`gemm_panel.wgsl`, `gemm_thin.wgsl`). Software devices.
@@ -191,7 +193,8 @@ impl Hook {
 
 impl Skew {
     /// Every skew.
-    pub const ALL: [Skew; 5] = [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns, Skew::Narrow];
+    pub const ALL: [Skew; 6] =
+        [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns, Skew::Narrow, Skew::FewTiles];
 
     fn of(form: Form, problem: &Problem) -> Self {
         match problem {
@@ -199,6 +202,11 @@ impl Skew {
             Problem { m: 33.., n: 0..=32, .. } => Skew::FewColumns,
             Problem { k: 0..=32, .. } => Skew::ShortK,
             Problem { n: 0..=64, .. } => Skew::Narrow,
+            Problem { m, n, .. }
+                if u64::from(m.div_ceil(128)) * u64::from(n.div_ceil(128)) * u64::from(problem.batches()) < 128 =>
+            {
+                Skew::FewTiles
+            }
             _ => Skew::None,
         }
     }
@@ -285,7 +293,7 @@ impl Shape {
     /// Rows and columns of C that one workgroup computes.
     fn tile(self, spec: &Spec, problem: &Problem) -> [u32; 2] {
         match self {
-            Shape::Tile => [64, 64],
+            Shape::Tile => [side(spec); 2],
             Shape::Panel { lanes, .. } if spec.skew.is_thin() => [16, 4 * lanes],
             Shape::Panel { lanes, .. } => {
                 let columns = if spec.paired() { 8 } else { 4 } * lanes;
@@ -378,7 +386,10 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         .alias("Cell", if spec.vec4 { "vec4<f32>" } else { "f32" })
         .part(&params_struct(hook_words(spec)));
     let (file, workgroup, linker, body) = match shape {
-        Shape::Tile => ("gemm_tile".to_string(), 256, linker, include_str!("../wgsl/gemm_tile.wgsl")),
+        Shape::Tile => {
+            let linker = linker.constant("SIDE", Const::U32(side(spec)));
+            (format!("gemm_tile{}", side(spec)), 256, linker, include_str!("../wgsl/gemm_tile.wgsl"))
+        }
         Shape::Panel { lanes, .. } => {
             let linker = linker.constant("LANES", Const::U32(lanes));
             let panel = |depth| {
@@ -398,7 +409,7 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
                 Skew::FewRows => ("thin_rows", linker, include_str!("../wgsl/gemm_thin.wgsl")),
                 Skew::FewColumns => ("thin_columns", linker, include_str!("../wgsl/gemm_thin.wgsl")),
                 Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
-                Skew::None => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+                Skew::None | Skew::FewTiles => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
                 Skew::Narrow => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
             };
             (format!("gemm_{file}{lanes}"), lanes, linker, body)
@@ -507,6 +518,11 @@ pub(crate) fn variants(shape: Shape, skews: &[Skew]) -> Vec<Kernel> {
         }
     }
     kernels
+}
+
+/// Rows and columns of a tile on a GPU.
+fn side(spec: &Spec) -> u32 {
+    if spec.skew == Skew::None { 128 } else { 64 }
 }
 
 /// Whether the kernel computes the transpose of C, from swapped factors.

@@ -38,7 +38,7 @@ pub const TABLE: &[Entry] = &[
         name: "gemm_thin",
         variants: |target| gemm::variants(gemm::Shape::panel(target), &[Skew::FewRows, Skew::FewColumns]),
     },
-    Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile, &[Skew::None]) },
+    Entry { name: "gemm_tile", variants: |_| gemm::variants(gemm::Shape::Tile, &[Skew::None, Skew::FewTiles]) },
     Entry { name: "pack_f16", variants: |_| pack::variants() },
     Entry { name: "probe_coop", variants: |target| probe::variants(Probe::Coop, target) },
     Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },

@@ -322,8 +322,8 @@ mod tests {
         let target = Target { cooperative_matrix: Some(8), f16: true, subgroup: Some((8, 8)), ..Target::baseline() };
         let found: BTreeSet<&str> = cases(&target).iter().map(|case| case.family).collect();
         assert_eq!(found, BTreeSet::from(FAMILIES));
-        assert_eq!(variants(&Target::baseline()), ["gemm_tile_nt_vec4", "attention_tile_out_64"]);
+        assert_eq!(variants(&Target::baseline()), ["gemm_tile64_nt_vec4", "attention_tile_out_64"]);
         let names = variants(&target);
-        assert!(names[0] == "gemm_tile_nt_vec4" && names.iter().any(|name| name == "gemm_coop8_32_nt"), "{names:?}");
+        assert!(names[0] == "gemm_tile64_nt_vec4" && names.iter().any(|name| name == "gemm_coop8_32_nt"), "{names:?}");
     }
 }
