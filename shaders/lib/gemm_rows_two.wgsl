@@ -15,6 +15,10 @@ fn load_rows(base: u32, row: u32, k: u32) -> Rows {
     ));
 }
 
+fn add_products(sums: Rows, a: Rows, b: mat4x4<f32>) -> Rows {
+    return Rows(add_product(sums[0], a[0], b), add_product(sums[1], a[1], b));
+}
+
 fn store_rows(place: Place, row: u32, column: u32, k: u32, sums: Rows) {
     store_row(place, row, column, k, sums[0]);
     if row + 1u < p.m {

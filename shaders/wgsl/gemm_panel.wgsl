@@ -86,13 +86,18 @@ fn load_block(base: u32, k: u32, column: u32) -> Block {
     return block;
 }
 
+// sum + a * b, one term of the sum after the other.
+fn add_product(sum: vec4<f32>, a: vec4<f32>, b: mat4x4<f32>) -> vec4<f32> {
+    return sum + a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3];
+}
+
 // sums + A[row .. row + ROWS, k .. k + 4] * b
 fn multiply(sums: Sums, base: u32, row: u32, k: u32, b: Block) -> Sums {
     let a = load_rows(base, row, k);
     var next = sums;
-    next.left += b.left * a;
+    next.left = add_products(sums.left, a, b.left);
     if PAIRED {
-        next.right += b.right * a;
+        next.right = add_products(sums.right, a, b.right);
     }
     return next;
 }
