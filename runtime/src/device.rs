@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use viral_compiler::plan::Plan;
 use viral_shaders::{Kernel, Target};
 
 use crate::adapter::{self, AdapterChoice, AdapterReport};
@@ -60,6 +61,9 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: AdapterReport,
+    options: DeviceOptions,
+    /// What the device was opened on.
+    origin: wgpu::Adapter,
     features: wgpu::Features,
     checks: Checks,
     health: Arc<Health>,
@@ -77,7 +81,13 @@ impl Device {
     /// [`Error::NoDevice`], [`Error::UnknownAdapter`], [`Error::UnsuitableAdapter`], [`Error::DeviceRefused`].
     pub fn open(choice: &AdapterChoice, options: &DeviceOptions) -> Result<Self, Error> {
         let (adapter, report) = adapter::choose(choice)?;
-        Self::from_adapter(adapter, report, options)
+        Self::from_adapter(adapter, report, options)?.tested()
+    }
+
+    /// Another device of the same adapter, which keeps no pipelines for later.
+    pub(crate) fn another(&self) -> Result<Self, Error> {
+        let options = DeviceOptions { pipeline_cache: None, ..self.inner.options.clone() };
+        Self::from_adapter(self.inner.origin.clone(), self.inner.adapter.clone(), &options)
     }
 
     /// A device that checks every command against WebGPU's default limits and computes nothing: reads return zeros or what
@@ -87,7 +97,7 @@ impl Device {
     /// [`Error::DeviceRefused`], which does not happen with a wgpu that was built with its `noop` feature.
     pub fn noop(options: &DeviceOptions) -> Result<Self, Error> {
         let (adapter, report) = adapter::noop()?;
-        Self::from_adapter(adapter, report, options)
+        Self::from_adapter(adapter, report, options)?.tested()
     }
 
     fn from_adapter(adapter: wgpu::Adapter, report: AdapterReport, options: &DeviceOptions) -> Result<Self, Error> {
@@ -113,10 +123,12 @@ impl Device {
         let pipelines = Pipelines::new(&device, &info, features, options);
         let mut target = capabilities::target(&info, features, &limits, &report.cooperative_matrix);
         target.max_binding_bytes = target.max_binding_bytes.min(options.binding_limit.unwrap_or(u64::MAX));
-        let device = Self {
+        Ok(Self {
             target: Arc::new(Target { class: report.target.class, ..target }),
             inner: Arc::new(Inner {
                 adapter: report,
+                options: options.clone(),
+                origin: adapter,
                 features,
                 checks: options.checks,
                 health,
@@ -128,8 +140,7 @@ impl Device {
                 device,
                 queue,
             }),
-        };
-        device.tested()
+        })
     }
 
     /// The device, without cooperative matrices if they compute wrong products.
@@ -161,6 +172,15 @@ impl Device {
     /// Device memory allocated by this program: every buffer of this crate, staging included.
     pub fn memory(&self) -> MemoryUsage {
         self.inner.accounts.usage()
+    }
+
+    /// Compiles the kernels of plans that will be bound, all of them side by side.
+    ///
+    /// # Errors
+    /// As [`Executable::new`](crate::Executable::new).
+    pub fn prepare<'p>(&self, plans: impl IntoIterator<Item = &'p Plan>) -> Result<(), Error> {
+        let kernels: Vec<&Kernel> = plans.into_iter().flat_map(|plan| &plan.kernels).collect();
+        self.inner.pipelines.get(self, &kernels).map(|_| ())
     }
 
     /// Number of distinct pipelines compiled so far.

@@ -1,16 +1,18 @@
 //! Compiled kernels, one per distinct text, shared by all executables of a device.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use viral_shaders::{Access, Kernel};
+use viral_shaders::{Access, DeviceClass, Kernel};
 
 use crate::health::scoped;
 use crate::{Device, DeviceOptions, Error, trusted};
 
+mod ahead;
 mod disk;
 
 /// A compiled kernel.
@@ -55,13 +57,17 @@ impl Pipelines {
     }
 
     /// The pipelines of `kernels`, in their order. Those not seen before are compiled now, on all cores.
-    pub(crate) fn get(&self, device: &Device, kernels: &[Kernel]) -> Result<Vec<Arc<Pipeline>>, Error> {
-        for kernel in kernels {
+    pub(crate) fn get(&self, device: &Device, kernels: &[impl Borrow<Kernel>]) -> Result<Vec<Arc<Pipeline>>, Error> {
+        let kernels: Vec<&Kernel> = kernels.iter().map(Borrow::borrow).collect();
+        for kernel in &kernels {
             device.check_requirements(kernel)?;
         }
-        let missing = self.missing(kernels);
+        let missing = self.missing(&kernels);
         if !missing.is_empty() {
             let compiled = self.compile_all(device, &missing)?;
+            if device.target().class == DeviceClass::Cpu {
+                ahead::translate(device, &missing, &compiled);
+            }
             let mut known = self.lock();
             for (kernel, pipeline) in missing.into_iter().zip(compiled) {
                 known.entry(Key::of(kernel)).or_insert(pipeline);
@@ -81,11 +87,12 @@ impl Pipelines {
     }
 
     /// Distinct kernels that are not compiled yet, in order of first appearance.
-    fn missing<'a>(&self, kernels: &'a [Kernel]) -> Vec<&'a Kernel> {
+    fn missing<'a>(&self, kernels: &[&'a Kernel]) -> Vec<&'a Kernel> {
         let known = self.lock();
         let mut seen = std::collections::HashSet::new();
         kernels
             .iter()
+            .copied()
             .filter(|kernel| {
                 let key = Key::of(kernel);
                 !known.contains_key(&key) && seen.insert(key)
@@ -103,7 +110,7 @@ impl Pipelines {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 kernels.get(i).zip(results.get(i))
             } {
-                let compiled = self.compile(device, kernel);
+                let compiled = Self::compile(self.disk.as_ref(), device, kernel);
                 *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled);
             }
         };
@@ -121,7 +128,7 @@ impl Pipelines {
         Ok(results)
     }
 
-    fn compile(&self, device: &Device, kernel: &Kernel) -> Result<Arc<Pipeline>, Error> {
+    fn compile(disk: Option<&disk::Cache>, device: &Device, kernel: &Kernel) -> Result<Arc<Pipeline>, Error> {
         device.check()?;
         let raw = device.raw();
         let label = Some(kernel.name.as_str());
@@ -148,7 +155,7 @@ impl Pipelines {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: self.disk.as_ref().map(disk::Cache::raw),
+                cache: disk.map(disk::Cache::raw),
             });
             Pipeline { raw, layout }
         });

@@ -198,6 +198,7 @@ impl Session {
             let of_buckets = plans.iter().chain(&evaluations).map(|(_, plan)| plan);
             of_buckets.chain(frozen.iter().map(|(_, plan)| plan)).chain([&update])
         };
+        device.prepare(every())?;
         for plan in every() {
             slots.reserve(plan);
             allocate_ports(contents, device, plan, &mut buffers)?;
