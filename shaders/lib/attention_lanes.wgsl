@@ -13,13 +13,11 @@
 //   |block|  | scores  |         |block|  | sums  |         positions, times four elements of every row of the block an
 //   +-----+  +---------+         +-----+  +-------+         iteration. Between blocks the sums live in scratch memory.
 //
-// Sums that a loop carries in registers instead are what such a device is slow at: it writes every one of them through the mask
-// of the lanes that are still in the loop. Named matrices that no loop writes cost no more than a load from the stack.
+// Sums that a loop carries in registers instead are what such a device is slow at: it writes every one of them through the
+// mask of the lanes that are still in the loop. Named matrices that no loop writes cost a load from the stack.
 //
-// E is up to 128; cells beyond it stay unused. Knobs (header): CELLS, LANES, RESULTS, SLOTS. Scratch memory: `put` and
-// `fetch`, of the lane's own slots only, hence without barriers.
-
-const DEPTH = 32u;
+// E is up to 128; cells beyond it stay unused. Knobs (header): CELLS, LANES, DEPTH (32 or 48), RESULTS. Scratch memory:
+// `put`, `fetch`, `put_sums`, `fetch_sums`, of the lane's own slots only, hence without barriers.
 
 // One element of each row of a lane.
 alias Rows = vec3<f32>;
@@ -61,6 +59,7 @@ struct Slab {
     c31: Quad,
 }
 
+// Weights of DEPTH positions; the last four matrices stay unused where that is 32.
 struct Weights {
     w0: Quad,
     w1: Quad,
@@ -70,6 +69,10 @@ struct Weights {
     w5: Quad,
     w6: Quad,
     w7: Quad,
+    w8: Quad,
+    w9: Quad,
+    w10: Quad,
+    w11: Quad,
 }
 
 const Q = 0u;
@@ -302,18 +305,24 @@ fn dots(slab: Slab, operand: u32, at: u32) -> Rows {
     return sums;
 }
 
-// The weights of a block, which the first DEPTH slots hold; zero from position `count` on.
+// The weights of a block out of scratch memory; zero from position `count` on.
 fn load_weights(lane: u32, count: u32) -> Weights {
-    return Weights(
-        four_weights(lane, 0u, count),
-        four_weights(lane, 4u, count),
-        four_weights(lane, 8u, count),
-        four_weights(lane, 12u, count),
-        four_weights(lane, 16u, count),
-        four_weights(lane, 20u, count),
-        four_weights(lane, 24u, count),
-        four_weights(lane, 28u, count),
-    );
+    var weights: Weights;
+    weights.w0 = four_weights(lane, 0u, count);
+    weights.w1 = four_weights(lane, 4u, count);
+    weights.w2 = four_weights(lane, 8u, count);
+    weights.w3 = four_weights(lane, 12u, count);
+    weights.w4 = four_weights(lane, 16u, count);
+    weights.w5 = four_weights(lane, 20u, count);
+    weights.w6 = four_weights(lane, 24u, count);
+    weights.w7 = four_weights(lane, 28u, count);
+    if DEPTH > 32u {
+        weights.w8 = four_weights(lane, 32u, count);
+        weights.w9 = four_weights(lane, 36u, count);
+        weights.w10 = four_weights(lane, 40u, count);
+        weights.w11 = four_weights(lane, 44u, count);
+    }
+    return weights;
 }
 
 fn four_weights(lane: u32, first: u32, count: u32) -> Quad {
@@ -346,18 +355,8 @@ fn load_four(block: Block, row: u32, cell: u32) -> mat4x4<f32> {
     ));
 }
 
-// The sums of four elements of a result.
-fn sum_slot(result: u32, cell: u32) -> u32 {
-    return DEPTH + 4u * (CELLS * result + cell);
-}
-
-fn fetch_sums(slot: u32, lane: u32, factor: Rows) -> Quad {
-    return Quad(
-        factor * fetch(slot, lane),
-        factor * fetch(slot + 1u, lane),
-        factor * fetch(slot + 2u, lane),
-        factor * fetch(slot + 3u, lane),
-    );
+fn scaled(quad: Quad, factor: Rows) -> Quad {
+    return Quad(quad[0] * factor, quad[1] * factor, quad[2] * factor, quad[3] * factor);
 }
 
 // sums = weights * block + factor * sums, without the latter for the first block.
@@ -372,21 +371,24 @@ fn accumulate(result: u32, lane: u32, weights: Weights, block: Block, factor: Ro
         sums += weights.w5 * load_four(block, 20u, cell);
         sums += weights.w6 * load_four(block, 24u, cell);
         sums += weights.w7 * load_four(block, 28u, cell);
-        let slot = sum_slot(result, cell);
-        if !is_first {
-            sums += fetch_sums(slot, lane, factor);
+        if DEPTH > 32u {
+            sums += weights.w8 * load_four(block, 32u, cell);
+            sums += weights.w9 * load_four(block, 36u, cell);
+            sums += weights.w10 * load_four(block, 40u, cell);
+            sums += weights.w11 * load_four(block, 44u, cell);
         }
-        put(slot, lane, sums[0]);
-        put(slot + 1u, lane, sums[1]);
-        put(slot + 2u, lane, sums[2]);
-        put(slot + 3u, lane, sums[3]);
+        let slot = CELLS * result + cell;
+        if !is_first {
+            sums += scaled(fetch_sums(slot, lane), factor);
+        }
+        put_sums(slot, lane, sums);
     }
 }
 
 // Gives every cell of the rows that exist, times a factor, to the hook `store_cell`.
 fn store_sums(result: u32, lane: u32, at: vec3<u32>, exists: vec3<bool>, factor: Rows) {
     for (var cell = 0u; cell < CELLS; cell++) {
-        let rows = transpose(fetch_sums(sum_slot(result, cell), lane, factor));
+        let rows = transpose(scaled(fetch_sums(CELLS * result + cell, lane), factor));
         if exists.x {
             store_cell(result, at.x + cell, packed(rows[0]));
         }

@@ -1,7 +1,7 @@
 // Parameters and operands that all kernels of attention share.
 //
-// Operands are cells of four floats; an element is found by batch row, position, head and cell, the last one contiguous. Results are
-// stored densely: (B, T, H, E), (B, S, G, E) and (B, T, H). CELLS (header) is E / 4, Cell the type of a cell.
+// Operands are cells of four floats; an element is found by batch row, position, head and cell, the last one contiguous.
+// Results are stored densely: (B, T, H, E), (B, S, G, E) and (B, T, H). CELLS (header) is E / 4, Cell the type of a cell.
 
 struct Params {
     // T and S.

@@ -32,8 +32,8 @@ pub enum Op {
     },
 }
 
-/// DEPTH in `attention_lanes.wgsl`: rows of a block, whose weights are held in slots of scratch memory.
-const BLOCK: u32 = 32;
+/// DEPTH of `attention_lanes.wgsl`, rows of a block, and what fits workgroup memory more often.
+const DEPTHS: [u32; 2] = [48, 32];
 
 /// Widest head that the kernels take, in floats; the width is a multiple of four.
 pub const MAX_WIDTH: u32 = 128;
@@ -95,11 +95,10 @@ pub enum Shape {
 }
 
 impl Op {
-    /// Results that are sums of weighted rows.
+    /// Results for which there is room, as sums of weighted rows.
     fn sums(self) -> u32 {
         match self {
-            Self::Forward { out, .. } => u32::from(out),
-            Self::GradQuery => 1,
+            Self::Forward { .. } | Self::GradQuery => 1,
             Self::GradKey { dk, dv } => u32::from(dk) + u32::from(dv),
         }
     }
@@ -178,13 +177,14 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
             ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"))
         }
         Shape::Lanes { lanes, wide, workgroup_bytes } => {
-            let slots = BLOCK + op.sums() * width;
-            let shared = 12 * slots * lanes <= workgroup_bytes;
+            let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
+            let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
+            let shared = fitting.is_some();
             linker = linker
                 .alias("Cell", hook(wide, "vec2<u64>", "vec4<f32>"))
                 .constant("LANES", Const::U32(lanes))
-                .constant("RESULTS", Const::U32(op.sums()))
-                .constant("SLOTS", Const::U32(slots));
+                .constant("DEPTH", Const::U32(fitting.unwrap_or(DEPTHS[0])))
+                .constant("RESULTS", Const::U32(op.sums()));
             linker = if wide {
                 linker
                     .part(include_str!("../lib/gemm_wide.wgsl"))

@@ -4,12 +4,12 @@
 //   dk = scale * transpose(dS) * q,  dv = transpose(P) * dy,  summed over the query heads that share a key head
 //
 // Each lane computes three rows. The workgroup walks over the query heads in order, and over the queries of each in blocks;
-// under causality it begins at its own first row. P and then dS of a block are in the same slots of scratch memory. Reference:
-// T. Dao et al., FlashAttention, 2022, appendix B.2.
+// under causality it begins at its own first row. P and then dS of a block are in the same slots of scratch memory.
+// Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, [dk], [dv]. Knobs (header): CELLS, LANES, DK_BINDING,
-// DV_BINDING. Hooks: store_dk, store_dv. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations, no
-// barriers; correct for any LANES on any device.
+// DV_BINDING. Hooks: store_dk, store_dv. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations,
+// no barriers; correct for any LANES on any device.
 
 // Numbers of the results; where only dv is wanted it is the first one.
 const DK = 0u;

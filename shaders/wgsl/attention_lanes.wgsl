@@ -1,9 +1,9 @@
 // Attention for software devices: out = softmax(scale * q * transpose(k)) * v per head, and the log-sum-exp of the scores,
 // all f32.
 //
-// Each lane computes three rows. The workgroup walks over the keys in blocks, with a largest score and the sum of the weights
-// so far of every row (M. Milakov, N. Gimelshein, 2018). That score is replaced, and everything is scaled down, only where a
-// score would exceed it by 8, a weight of 256: rarely after the first keys, and a branch that no lane takes costs next to
+// Each lane computes three rows. The workgroup walks over the keys in blocks, with a large score and the sum of the weights
+// so far of every row (M. Milakov, N. Gimelshein, 2018). That score is replaced, and everything scaled down, only where
+// another one exceeds it by 8, a weight of 256: rarely after the first keys, and a branch that no lane takes costs next to
 // nothing. Under causality the workgroup stops at its own last row.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LANES, LSE_BINDING. Hooks: load_v,
