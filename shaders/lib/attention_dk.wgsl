@@ -2,8 +2,8 @@
 
 const NEEDS_DK = true;
 
-@group(0) @binding(DK_BINDING) var<storage, read_write> dk: array<vec4<f32>>;
+@group(0) @binding(DK_BINDING) var<storage, read_write> dk: array<Cell>;
 
-fn store_dk(at: u32, value: vec4<f32>) {
+fn store_dk(at: u32, value: Cell) {
     dk[at] = value;
 }

@@ -2,4 +2,4 @@
 
 const NEEDS_DK = false;
 
-fn store_dk(at: u32, value: vec4<f32>) {}
+fn store_dk(at: u32, value: Cell) {}

@@ -2,8 +2,8 @@
 
 const NEEDS_DV = true;
 
-@group(0) @binding(DV_BINDING) var<storage, read_write> dv: array<vec4<f32>>;
+@group(0) @binding(DV_BINDING) var<storage, read_write> dv: array<Cell>;
 
-fn store_dv(at: u32, value: vec4<f32>) {
+fn store_dv(at: u32, value: Cell) {
     dv[at] = value;
 }

@@ -2,4 +2,4 @@
 
 const NEEDS_DV = false;
 
-fn store_dv(at: u32, value: vec4<f32>) {}
+fn store_dv(at: u32, value: Cell) {}

@@ -1,44 +1,78 @@
 // Rows in registers, for the software-device kernels of attention.
 //
-// One workgroup is one SIMD vector of LANES invocations; each lane owns two rows of an operand, as named matrices of four
-// elements of both rows. Other rows are walked over four at a time: their addresses are equal for all lanes, which such a device loads
-// as one number each. Sums over a row, a softmax among them, then need nothing from another lane.
+// One workgroup is one SIMD vector of LANES invocations; each lane owns three rows of the operand that its kernel is about,
+// the rows of a tile, and all that is computed for them: sums over a row, a softmax among them, need nothing from another
+// lane. The rows of the other operand are walked over in blocks of DEPTH, whose addresses are equal for all lanes: such a
+// device loads them as one number each. Two loops take turns, and both are products of a panel as in gemm_panel.wgsl:
 //
-// E is up to 128; matrices beyond it stay unused.
+//             4 * CELLS                     DEPTH           Weights of a row: rows of the tile, as named matrices of four
+//            +---------+                  +-------+         elements (a slab), times one row of the block an iteration; they
+//   3*LANES  |  slab   |         3*LANES  |weights|         go to scratch memory, since a loop cannot write named values.
+//            +---------+                  +-------+
+//   +-----+  +---------+         +-----+  +-------+         Sums of weighted rows: weights, as named matrices of four
+//   |block|  | scores  |         |block|  | sums  |         positions, times four elements of every row of the block an
+//   +-----+  +---------+         +-----+  +-------+         iteration. Between blocks the sums live in scratch memory.
+//
+// Sums that a loop carries in registers instead are what such a device is slow at: it writes every one of them through the
+// mask of the lanes that are still in the loop. Named matrices that no loop writes cost a load from the stack.
+//
+// E is up to 128; cells beyond it stay unused. Knobs (header): CELLS, LANES, DEPTH (32 or 48), RESULTS. Scratch memory:
+// `put`, `fetch`, `put_sums`, `fetch_sums`, of the lane's own slots only, hence without barriers.
+
+// One element of each row of a lane.
+alias Rows = vec3<f32>;
+// Four elements of each row of a lane, or its weights of four positions.
+alias Quad = mat4x3<f32>;
 
 struct Slab {
-    c0: mat2x4<f32>,
-    c1: mat2x4<f32>,
-    c2: mat2x4<f32>,
-    c3: mat2x4<f32>,
-    c4: mat2x4<f32>,
-    c5: mat2x4<f32>,
-    c6: mat2x4<f32>,
-    c7: mat2x4<f32>,
-    c8: mat2x4<f32>,
-    c9: mat2x4<f32>,
-    c10: mat2x4<f32>,
-    c11: mat2x4<f32>,
-    c12: mat2x4<f32>,
-    c13: mat2x4<f32>,
-    c14: mat2x4<f32>,
-    c15: mat2x4<f32>,
-    c16: mat2x4<f32>,
-    c17: mat2x4<f32>,
-    c18: mat2x4<f32>,
-    c19: mat2x4<f32>,
-    c20: mat2x4<f32>,
-    c21: mat2x4<f32>,
-    c22: mat2x4<f32>,
-    c23: mat2x4<f32>,
-    c24: mat2x4<f32>,
-    c25: mat2x4<f32>,
-    c26: mat2x4<f32>,
-    c27: mat2x4<f32>,
-    c28: mat2x4<f32>,
-    c29: mat2x4<f32>,
-    c30: mat2x4<f32>,
-    c31: mat2x4<f32>,
+    c0: Quad,
+    c1: Quad,
+    c2: Quad,
+    c3: Quad,
+    c4: Quad,
+    c5: Quad,
+    c6: Quad,
+    c7: Quad,
+    c8: Quad,
+    c9: Quad,
+    c10: Quad,
+    c11: Quad,
+    c12: Quad,
+    c13: Quad,
+    c14: Quad,
+    c15: Quad,
+    c16: Quad,
+    c17: Quad,
+    c18: Quad,
+    c19: Quad,
+    c20: Quad,
+    c21: Quad,
+    c22: Quad,
+    c23: Quad,
+    c24: Quad,
+    c25: Quad,
+    c26: Quad,
+    c27: Quad,
+    c28: Quad,
+    c29: Quad,
+    c30: Quad,
+    c31: Quad,
+}
+
+// Weights of DEPTH positions; the last four matrices stay unused where that is 32.
+struct Weights {
+    w0: Quad,
+    w1: Quad,
+    w2: Quad,
+    w3: Quad,
+    w4: Quad,
+    w5: Quad,
+    w6: Quad,
+    w7: Quad,
+    w8: Quad,
+    w9: Quad,
+    w10: Quad,
+    w11: Quad,
 }
 
 const Q = 0u;
@@ -46,436 +80,323 @@ const K = 1u;
 const V = 2u;
 const DY = 3u;
 
+// No binding has 2^27 cells (2 GiB): the mask only tells the driver's compiler that no address has a sign, which spares it
+// half of the comparison with the bounds.
 fn load(operand: u32, at: u32) -> vec4<f32> {
+    let cell = at & 0x07ffffffu;
     if operand == Q {
-        return q[at];
+        return unpacked(q[cell]);
     }
     if operand == K {
-        return k[at];
+        return unpacked(k[cell]);
     }
     if operand == V {
-        return load_v(at);
+        return unpacked(load_v(cell));
     }
-    return load_dy(at);
+    return unpacked(load_dy(cell));
 }
 
-// One cell of two rows, times a factor.
-fn load_two(operand: u32, at: vec2<u32>, factor: f32) -> mat2x4<f32> {
-    return factor * mat2x4<f32>(load(operand, at.x), load(operand, at.y));
+fn three_rows(base: u32, stride: u32, rows: vec3<u32>, end: u32) -> vec3<u32> {
+    return base + stride * min(rows, vec3<u32>(end - 1u));
 }
 
-// One cell of four rows; column i is row i.
-fn load_four(operand: u32, at: vec4<u32>) -> mat4x4<f32> {
-    return mat4x4<f32>(load(operand, at.x), load(operand, at.y), load(operand, at.z), load(operand, at.w));
-}
-
-// The first cells of four rows from `first` on; beyond `end` the last one repeats.
-fn four_rows(base: u32, stride: u32, first: u32, end: u32) -> vec4<u32> {
-    return base + stride * min(first + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(end - 1u));
-}
-
-fn two_rows(base: u32, stride: u32, first: u32, end: u32) -> vec2<u32> {
-    return base + stride * min(first + vec2<u32>(0u, 1u), vec2<u32>(end - 1u));
-}
-
-fn scaled(rows: mat2x4<f32>, factors: vec2<f32>) -> mat2x4<f32> {
-    return mat2x4<f32>(rows[0] * factors.x, rows[1] * factors.y);
+// One cell of the rows of a lane, times a factor.
+fn load_quad(operand: u32, at: vec3<u32>, factor: f32) -> Quad {
+    return factor * transpose(mat3x4<f32>(load(operand, at.x), load(operand, at.y), load(operand, at.z)));
 }
 
 // The rows of a lane, times a factor.
-fn load_slab(operand: u32, at: vec2<u32>, factor: f32) -> Slab {
+fn load_slab(operand: u32, at: vec3<u32>, factor: f32) -> Slab {
     var slab: Slab;
-    slab.c0 = load_two(operand, at, factor);
+    slab.c0 = load_quad(operand, at, factor);
     if CELLS > 1u {
-        slab.c1 = load_two(operand, at + 1u, factor);
+        slab.c1 = load_quad(operand, at + 1u, factor);
     }
     if CELLS > 2u {
-        slab.c2 = load_two(operand, at + 2u, factor);
+        slab.c2 = load_quad(operand, at + 2u, factor);
     }
     if CELLS > 3u {
-        slab.c3 = load_two(operand, at + 3u, factor);
+        slab.c3 = load_quad(operand, at + 3u, factor);
     }
     if CELLS > 4u {
-        slab.c4 = load_two(operand, at + 4u, factor);
+        slab.c4 = load_quad(operand, at + 4u, factor);
     }
     if CELLS > 5u {
-        slab.c5 = load_two(operand, at + 5u, factor);
+        slab.c5 = load_quad(operand, at + 5u, factor);
     }
     if CELLS > 6u {
-        slab.c6 = load_two(operand, at + 6u, factor);
+        slab.c6 = load_quad(operand, at + 6u, factor);
     }
     if CELLS > 7u {
-        slab.c7 = load_two(operand, at + 7u, factor);
+        slab.c7 = load_quad(operand, at + 7u, factor);
     }
     if CELLS > 8u {
-        slab.c8 = load_two(operand, at + 8u, factor);
+        slab.c8 = load_quad(operand, at + 8u, factor);
     }
     if CELLS > 9u {
-        slab.c9 = load_two(operand, at + 9u, factor);
+        slab.c9 = load_quad(operand, at + 9u, factor);
     }
     if CELLS > 10u {
-        slab.c10 = load_two(operand, at + 10u, factor);
+        slab.c10 = load_quad(operand, at + 10u, factor);
     }
     if CELLS > 11u {
-        slab.c11 = load_two(operand, at + 11u, factor);
+        slab.c11 = load_quad(operand, at + 11u, factor);
     }
     if CELLS > 12u {
-        slab.c12 = load_two(operand, at + 12u, factor);
+        slab.c12 = load_quad(operand, at + 12u, factor);
     }
     if CELLS > 13u {
-        slab.c13 = load_two(operand, at + 13u, factor);
+        slab.c13 = load_quad(operand, at + 13u, factor);
     }
     if CELLS > 14u {
-        slab.c14 = load_two(operand, at + 14u, factor);
+        slab.c14 = load_quad(operand, at + 14u, factor);
     }
     if CELLS > 15u {
-        slab.c15 = load_two(operand, at + 15u, factor);
+        slab.c15 = load_quad(operand, at + 15u, factor);
     }
     if CELLS > 16u {
-        slab.c16 = load_two(operand, at + 16u, factor);
+        slab.c16 = load_quad(operand, at + 16u, factor);
     }
     if CELLS > 17u {
-        slab.c17 = load_two(operand, at + 17u, factor);
+        slab.c17 = load_quad(operand, at + 17u, factor);
     }
     if CELLS > 18u {
-        slab.c18 = load_two(operand, at + 18u, factor);
+        slab.c18 = load_quad(operand, at + 18u, factor);
     }
     if CELLS > 19u {
-        slab.c19 = load_two(operand, at + 19u, factor);
+        slab.c19 = load_quad(operand, at + 19u, factor);
     }
     if CELLS > 20u {
-        slab.c20 = load_two(operand, at + 20u, factor);
+        slab.c20 = load_quad(operand, at + 20u, factor);
     }
     if CELLS > 21u {
-        slab.c21 = load_two(operand, at + 21u, factor);
+        slab.c21 = load_quad(operand, at + 21u, factor);
     }
     if CELLS > 22u {
-        slab.c22 = load_two(operand, at + 22u, factor);
+        slab.c22 = load_quad(operand, at + 22u, factor);
     }
     if CELLS > 23u {
-        slab.c23 = load_two(operand, at + 23u, factor);
+        slab.c23 = load_quad(operand, at + 23u, factor);
     }
     if CELLS > 24u {
-        slab.c24 = load_two(operand, at + 24u, factor);
+        slab.c24 = load_quad(operand, at + 24u, factor);
     }
     if CELLS > 25u {
-        slab.c25 = load_two(operand, at + 25u, factor);
+        slab.c25 = load_quad(operand, at + 25u, factor);
     }
     if CELLS > 26u {
-        slab.c26 = load_two(operand, at + 26u, factor);
+        slab.c26 = load_quad(operand, at + 26u, factor);
     }
     if CELLS > 27u {
-        slab.c27 = load_two(operand, at + 27u, factor);
+        slab.c27 = load_quad(operand, at + 27u, factor);
     }
     if CELLS > 28u {
-        slab.c28 = load_two(operand, at + 28u, factor);
+        slab.c28 = load_quad(operand, at + 28u, factor);
     }
     if CELLS > 29u {
-        slab.c29 = load_two(operand, at + 29u, factor);
+        slab.c29 = load_quad(operand, at + 29u, factor);
     }
     if CELLS > 30u {
-        slab.c30 = load_two(operand, at + 30u, factor);
+        slab.c30 = load_quad(operand, at + 30u, factor);
     }
     if CELLS > 31u {
-        slab.c31 = load_two(operand, at + 31u, factor);
+        slab.c31 = load_quad(operand, at + 31u, factor);
     }
     return slab;
 }
 
-// Products of four rows (rows of the result) with the two of a lane (columns).
-fn dots(operand: u32, at: vec4<u32>, slab: Slab) -> mat2x4<f32> {
-    var sums = mat2x4<f32>();
-    sums += transpose(load_four(operand, at)) * slab.c0;
+// Products of the rows of a lane with the row at `at`.
+fn dots(slab: Slab, operand: u32, at: u32) -> Rows {
+    var sums = Rows();
+    sums += slab.c0 * load(operand, at);
     if CELLS > 1u {
-        sums += transpose(load_four(operand, at + 1u)) * slab.c1;
+        sums += slab.c1 * load(operand, at + 1u);
     }
     if CELLS > 2u {
-        sums += transpose(load_four(operand, at + 2u)) * slab.c2;
+        sums += slab.c2 * load(operand, at + 2u);
     }
     if CELLS > 3u {
-        sums += transpose(load_four(operand, at + 3u)) * slab.c3;
+        sums += slab.c3 * load(operand, at + 3u);
     }
     if CELLS > 4u {
-        sums += transpose(load_four(operand, at + 4u)) * slab.c4;
+        sums += slab.c4 * load(operand, at + 4u);
     }
     if CELLS > 5u {
-        sums += transpose(load_four(operand, at + 5u)) * slab.c5;
+        sums += slab.c5 * load(operand, at + 5u);
     }
     if CELLS > 6u {
-        sums += transpose(load_four(operand, at + 6u)) * slab.c6;
+        sums += slab.c6 * load(operand, at + 6u);
     }
     if CELLS > 7u {
-        sums += transpose(load_four(operand, at + 7u)) * slab.c7;
+        sums += slab.c7 * load(operand, at + 7u);
     }
     if CELLS > 8u {
-        sums += transpose(load_four(operand, at + 8u)) * slab.c8;
+        sums += slab.c8 * load(operand, at + 8u);
     }
     if CELLS > 9u {
-        sums += transpose(load_four(operand, at + 9u)) * slab.c9;
+        sums += slab.c9 * load(operand, at + 9u);
     }
     if CELLS > 10u {
-        sums += transpose(load_four(operand, at + 10u)) * slab.c10;
+        sums += slab.c10 * load(operand, at + 10u);
     }
     if CELLS > 11u {
-        sums += transpose(load_four(operand, at + 11u)) * slab.c11;
+        sums += slab.c11 * load(operand, at + 11u);
     }
     if CELLS > 12u {
-        sums += transpose(load_four(operand, at + 12u)) * slab.c12;
+        sums += slab.c12 * load(operand, at + 12u);
     }
     if CELLS > 13u {
-        sums += transpose(load_four(operand, at + 13u)) * slab.c13;
+        sums += slab.c13 * load(operand, at + 13u);
     }
     if CELLS > 14u {
-        sums += transpose(load_four(operand, at + 14u)) * slab.c14;
+        sums += slab.c14 * load(operand, at + 14u);
     }
     if CELLS > 15u {
-        sums += transpose(load_four(operand, at + 15u)) * slab.c15;
+        sums += slab.c15 * load(operand, at + 15u);
     }
     if CELLS > 16u {
-        sums += transpose(load_four(operand, at + 16u)) * slab.c16;
+        sums += slab.c16 * load(operand, at + 16u);
     }
     if CELLS > 17u {
-        sums += transpose(load_four(operand, at + 17u)) * slab.c17;
+        sums += slab.c17 * load(operand, at + 17u);
     }
     if CELLS > 18u {
-        sums += transpose(load_four(operand, at + 18u)) * slab.c18;
+        sums += slab.c18 * load(operand, at + 18u);
     }
     if CELLS > 19u {
-        sums += transpose(load_four(operand, at + 19u)) * slab.c19;
+        sums += slab.c19 * load(operand, at + 19u);
     }
     if CELLS > 20u {
-        sums += transpose(load_four(operand, at + 20u)) * slab.c20;
+        sums += slab.c20 * load(operand, at + 20u);
     }
     if CELLS > 21u {
-        sums += transpose(load_four(operand, at + 21u)) * slab.c21;
+        sums += slab.c21 * load(operand, at + 21u);
     }
     if CELLS > 22u {
-        sums += transpose(load_four(operand, at + 22u)) * slab.c22;
+        sums += slab.c22 * load(operand, at + 22u);
     }
     if CELLS > 23u {
-        sums += transpose(load_four(operand, at + 23u)) * slab.c23;
+        sums += slab.c23 * load(operand, at + 23u);
     }
     if CELLS > 24u {
-        sums += transpose(load_four(operand, at + 24u)) * slab.c24;
+        sums += slab.c24 * load(operand, at + 24u);
     }
     if CELLS > 25u {
-        sums += transpose(load_four(operand, at + 25u)) * slab.c25;
+        sums += slab.c25 * load(operand, at + 25u);
     }
     if CELLS > 26u {
-        sums += transpose(load_four(operand, at + 26u)) * slab.c26;
+        sums += slab.c26 * load(operand, at + 26u);
     }
     if CELLS > 27u {
-        sums += transpose(load_four(operand, at + 27u)) * slab.c27;
+        sums += slab.c27 * load(operand, at + 27u);
     }
     if CELLS > 28u {
-        sums += transpose(load_four(operand, at + 28u)) * slab.c28;
+        sums += slab.c28 * load(operand, at + 28u);
     }
     if CELLS > 29u {
-        sums += transpose(load_four(operand, at + 29u)) * slab.c29;
+        sums += slab.c29 * load(operand, at + 29u);
     }
     if CELLS > 30u {
-        sums += transpose(load_four(operand, at + 30u)) * slab.c30;
+        sums += slab.c30 * load(operand, at + 30u);
     }
     if CELLS > 31u {
-        sums += transpose(load_four(operand, at + 31u)) * slab.c31;
+        sums += slab.c31 * load(operand, at + 31u);
     }
     return sums;
 }
 
-// factors * slab + weights * four rows, for each of the two rows of a lane.
-fn add_rows(slab: Slab, factors: vec2<f32>, operand: u32, at: vec4<u32>, weights: mat2x4<f32>) -> Slab {
-    var sums: Slab;
-    sums.c0 = scaled(slab.c0, factors) + load_four(operand, at) * weights;
-    if CELLS > 1u {
-        sums.c1 = scaled(slab.c1, factors) + load_four(operand, at + 1u) * weights;
+// The weights of a block out of scratch memory; zero from position `count` on.
+fn load_weights(lane: u32, count: u32) -> Weights {
+    var weights: Weights;
+    weights.w0 = four_weights(lane, 0u, count);
+    weights.w1 = four_weights(lane, 4u, count);
+    weights.w2 = four_weights(lane, 8u, count);
+    weights.w3 = four_weights(lane, 12u, count);
+    weights.w4 = four_weights(lane, 16u, count);
+    weights.w5 = four_weights(lane, 20u, count);
+    weights.w6 = four_weights(lane, 24u, count);
+    weights.w7 = four_weights(lane, 28u, count);
+    if DEPTH > 32u {
+        weights.w8 = four_weights(lane, 32u, count);
+        weights.w9 = four_weights(lane, 36u, count);
+        weights.w10 = four_weights(lane, 40u, count);
+        weights.w11 = four_weights(lane, 44u, count);
     }
-    if CELLS > 2u {
-        sums.c2 = scaled(slab.c2, factors) + load_four(operand, at + 2u) * weights;
-    }
-    if CELLS > 3u {
-        sums.c3 = scaled(slab.c3, factors) + load_four(operand, at + 3u) * weights;
-    }
-    if CELLS > 4u {
-        sums.c4 = scaled(slab.c4, factors) + load_four(operand, at + 4u) * weights;
-    }
-    if CELLS > 5u {
-        sums.c5 = scaled(slab.c5, factors) + load_four(operand, at + 5u) * weights;
-    }
-    if CELLS > 6u {
-        sums.c6 = scaled(slab.c6, factors) + load_four(operand, at + 6u) * weights;
-    }
-    if CELLS > 7u {
-        sums.c7 = scaled(slab.c7, factors) + load_four(operand, at + 7u) * weights;
-    }
-    if CELLS > 8u {
-        sums.c8 = scaled(slab.c8, factors) + load_four(operand, at + 8u) * weights;
-    }
-    if CELLS > 9u {
-        sums.c9 = scaled(slab.c9, factors) + load_four(operand, at + 9u) * weights;
-    }
-    if CELLS > 10u {
-        sums.c10 = scaled(slab.c10, factors) + load_four(operand, at + 10u) * weights;
-    }
-    if CELLS > 11u {
-        sums.c11 = scaled(slab.c11, factors) + load_four(operand, at + 11u) * weights;
-    }
-    if CELLS > 12u {
-        sums.c12 = scaled(slab.c12, factors) + load_four(operand, at + 12u) * weights;
-    }
-    if CELLS > 13u {
-        sums.c13 = scaled(slab.c13, factors) + load_four(operand, at + 13u) * weights;
-    }
-    if CELLS > 14u {
-        sums.c14 = scaled(slab.c14, factors) + load_four(operand, at + 14u) * weights;
-    }
-    if CELLS > 15u {
-        sums.c15 = scaled(slab.c15, factors) + load_four(operand, at + 15u) * weights;
-    }
-    if CELLS > 16u {
-        sums.c16 = scaled(slab.c16, factors) + load_four(operand, at + 16u) * weights;
-    }
-    if CELLS > 17u {
-        sums.c17 = scaled(slab.c17, factors) + load_four(operand, at + 17u) * weights;
-    }
-    if CELLS > 18u {
-        sums.c18 = scaled(slab.c18, factors) + load_four(operand, at + 18u) * weights;
-    }
-    if CELLS > 19u {
-        sums.c19 = scaled(slab.c19, factors) + load_four(operand, at + 19u) * weights;
-    }
-    if CELLS > 20u {
-        sums.c20 = scaled(slab.c20, factors) + load_four(operand, at + 20u) * weights;
-    }
-    if CELLS > 21u {
-        sums.c21 = scaled(slab.c21, factors) + load_four(operand, at + 21u) * weights;
-    }
-    if CELLS > 22u {
-        sums.c22 = scaled(slab.c22, factors) + load_four(operand, at + 22u) * weights;
-    }
-    if CELLS > 23u {
-        sums.c23 = scaled(slab.c23, factors) + load_four(operand, at + 23u) * weights;
-    }
-    if CELLS > 24u {
-        sums.c24 = scaled(slab.c24, factors) + load_four(operand, at + 24u) * weights;
-    }
-    if CELLS > 25u {
-        sums.c25 = scaled(slab.c25, factors) + load_four(operand, at + 25u) * weights;
-    }
-    if CELLS > 26u {
-        sums.c26 = scaled(slab.c26, factors) + load_four(operand, at + 26u) * weights;
-    }
-    if CELLS > 27u {
-        sums.c27 = scaled(slab.c27, factors) + load_four(operand, at + 27u) * weights;
-    }
-    if CELLS > 28u {
-        sums.c28 = scaled(slab.c28, factors) + load_four(operand, at + 28u) * weights;
-    }
-    if CELLS > 29u {
-        sums.c29 = scaled(slab.c29, factors) + load_four(operand, at + 29u) * weights;
-    }
-    if CELLS > 30u {
-        sums.c30 = scaled(slab.c30, factors) + load_four(operand, at + 30u) * weights;
-    }
-    if CELLS > 31u {
-        sums.c31 = scaled(slab.c31, factors) + load_four(operand, at + 31u) * weights;
-    }
-    return sums;
+    return weights;
 }
 
-// Gives every cell of row j of a lane, times a factor, to the hook `store_cell`.
-fn store_slab(result: u32, at: u32, slab: Slab, j: u32, factor: f32) {
-    store_cell(result, at, factor * slab.c0[j]);
-    if CELLS > 1u {
-        store_cell(result, at + 1u, factor * slab.c1[j]);
+fn four_weights(lane: u32, first: u32, count: u32) -> Quad {
+    return Quad(
+        select(Rows(), fetch(first, lane), first < count),
+        select(Rows(), fetch(first + 1u, lane), first + 1u < count),
+        select(Rows(), fetch(first + 2u, lane), first + 2u < count),
+        select(Rows(), fetch(first + 3u, lane), first + 3u < count),
+    );
+}
+
+// A block of rows of an operand: those from `first` on, of rows that begin at `base`; beyond `end` the last one repeats.
+struct Block {
+    operand: u32,
+    base: u32,
+    stride: u32,
+    first: u32,
+    end: u32,
+}
+
+// One cell of four rows of a block; column i is element i of all four.
+fn load_four(block: Block, row: u32, cell: u32) -> mat4x4<f32> {
+    let rows = min(block.first + row + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(block.end - 1u));
+    let at = block.base + block.stride * rows + cell;
+    return transpose(mat4x4<f32>(
+        load(block.operand, at.x),
+        load(block.operand, at.y),
+        load(block.operand, at.z),
+        load(block.operand, at.w),
+    ));
+}
+
+fn scaled(quad: Quad, factor: Rows) -> Quad {
+    return Quad(quad[0] * factor, quad[1] * factor, quad[2] * factor, quad[3] * factor);
+}
+
+// sums = weights * block + factor * sums, without the latter for the first block.
+fn accumulate(result: u32, lane: u32, weights: Weights, block: Block, factor: Rows, is_first: bool) {
+    for (var cell = 0u; cell < CELLS; cell++) {
+        var sums = Quad();
+        sums += weights.w0 * load_four(block, 0u, cell);
+        sums += weights.w1 * load_four(block, 4u, cell);
+        sums += weights.w2 * load_four(block, 8u, cell);
+        sums += weights.w3 * load_four(block, 12u, cell);
+        sums += weights.w4 * load_four(block, 16u, cell);
+        sums += weights.w5 * load_four(block, 20u, cell);
+        sums += weights.w6 * load_four(block, 24u, cell);
+        sums += weights.w7 * load_four(block, 28u, cell);
+        if DEPTH > 32u {
+            sums += weights.w8 * load_four(block, 32u, cell);
+            sums += weights.w9 * load_four(block, 36u, cell);
+            sums += weights.w10 * load_four(block, 40u, cell);
+            sums += weights.w11 * load_four(block, 44u, cell);
+        }
+        let slot = CELLS * result + cell;
+        if !is_first {
+            sums += scaled(fetch_sums(slot, lane), factor);
+        }
+        put_sums(slot, lane, sums);
     }
-    if CELLS > 2u {
-        store_cell(result, at + 2u, factor * slab.c2[j]);
-    }
-    if CELLS > 3u {
-        store_cell(result, at + 3u, factor * slab.c3[j]);
-    }
-    if CELLS > 4u {
-        store_cell(result, at + 4u, factor * slab.c4[j]);
-    }
-    if CELLS > 5u {
-        store_cell(result, at + 5u, factor * slab.c5[j]);
-    }
-    if CELLS > 6u {
-        store_cell(result, at + 6u, factor * slab.c6[j]);
-    }
-    if CELLS > 7u {
-        store_cell(result, at + 7u, factor * slab.c7[j]);
-    }
-    if CELLS > 8u {
-        store_cell(result, at + 8u, factor * slab.c8[j]);
-    }
-    if CELLS > 9u {
-        store_cell(result, at + 9u, factor * slab.c9[j]);
-    }
-    if CELLS > 10u {
-        store_cell(result, at + 10u, factor * slab.c10[j]);
-    }
-    if CELLS > 11u {
-        store_cell(result, at + 11u, factor * slab.c11[j]);
-    }
-    if CELLS > 12u {
-        store_cell(result, at + 12u, factor * slab.c12[j]);
-    }
-    if CELLS > 13u {
-        store_cell(result, at + 13u, factor * slab.c13[j]);
-    }
-    if CELLS > 14u {
-        store_cell(result, at + 14u, factor * slab.c14[j]);
-    }
-    if CELLS > 15u {
-        store_cell(result, at + 15u, factor * slab.c15[j]);
-    }
-    if CELLS > 16u {
-        store_cell(result, at + 16u, factor * slab.c16[j]);
-    }
-    if CELLS > 17u {
-        store_cell(result, at + 17u, factor * slab.c17[j]);
-    }
-    if CELLS > 18u {
-        store_cell(result, at + 18u, factor * slab.c18[j]);
-    }
-    if CELLS > 19u {
-        store_cell(result, at + 19u, factor * slab.c19[j]);
-    }
-    if CELLS > 20u {
-        store_cell(result, at + 20u, factor * slab.c20[j]);
-    }
-    if CELLS > 21u {
-        store_cell(result, at + 21u, factor * slab.c21[j]);
-    }
-    if CELLS > 22u {
-        store_cell(result, at + 22u, factor * slab.c22[j]);
-    }
-    if CELLS > 23u {
-        store_cell(result, at + 23u, factor * slab.c23[j]);
-    }
-    if CELLS > 24u {
-        store_cell(result, at + 24u, factor * slab.c24[j]);
-    }
-    if CELLS > 25u {
-        store_cell(result, at + 25u, factor * slab.c25[j]);
-    }
-    if CELLS > 26u {
-        store_cell(result, at + 26u, factor * slab.c26[j]);
-    }
-    if CELLS > 27u {
-        store_cell(result, at + 27u, factor * slab.c27[j]);
-    }
-    if CELLS > 28u {
-        store_cell(result, at + 28u, factor * slab.c28[j]);
-    }
-    if CELLS > 29u {
-        store_cell(result, at + 29u, factor * slab.c29[j]);
-    }
-    if CELLS > 30u {
-        store_cell(result, at + 30u, factor * slab.c30[j]);
-    }
-    if CELLS > 31u {
-        store_cell(result, at + 31u, factor * slab.c31[j]);
+}
+
+// Gives every cell of the rows that exist, times a factor, to the hook `store_cell`.
+fn store_sums(result: u32, lane: u32, at: vec3<u32>, exists: vec3<bool>, factor: Rows) {
+    for (var cell = 0u; cell < CELLS; cell++) {
+        let rows = transpose(scaled(fetch_sums(CELLS * result + cell, lane), factor));
+        if exists.x {
+            store_cell(result, at.x + cell, packed(rows[0]));
+        }
+        if exists.y {
+            store_cell(result, at.y + cell, packed(rows[1]));
+        }
+        if exists.z {
+            store_cell(result, at.z + cell, packed(rows[2]));
+        }
     }
 }

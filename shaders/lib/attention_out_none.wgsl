@@ -2,8 +2,8 @@
 
 const NEEDS_OUT = false;
 
-fn load_v(at: u32) -> vec4<f32> {
-    return vec4<f32>();
+fn load_v(at: u32) -> Cell {
+    return Cell();
 }
 
-fn store_out(at: u32, value: vec4<f32>) {}
+fn store_out(at: u32, value: Cell) {}

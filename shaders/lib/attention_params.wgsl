@@ -1,7 +1,7 @@
 // Parameters and operands that all kernels of attention share.
 //
-// Operands are cells of four floats; an element is found by batch row, position, head and cell, the last one contiguous. Results are
-// stored densely: (B, T, H, E), (B, S, G, E) and (B, T, H). CELLS (header) is E / 4.
+// Operands are cells of four floats; an element is found by batch row, position, head and cell, the last one contiguous.
+// Results are stored densely: (B, T, H, E), (B, S, G, E) and (B, T, H). CELLS (header) is E / 4, Cell the type of a cell.
 
 struct Params {
     // T and S.
@@ -37,8 +37,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> q: array<Cell>;
+@group(0) @binding(2) var<storage, read> k: array<Cell>;
 
 // Far below any score, and finite: exp of the difference is exactly zero.
 const HIDDEN = -1e30;

@@ -32,6 +32,9 @@ pub enum Op {
     },
 }
 
+/// DEPTH of `attention_lanes.wgsl`, rows of a block, and what fits workgroup memory more often.
+const DEPTHS: [u32; 2] = [48, 32];
+
 /// Widest head that the kernels take, in floats; the width is a multiple of four.
 pub const MAX_WIDTH: u32 = 128;
 
@@ -80,11 +83,25 @@ pub struct Problem {
 pub enum Shape {
     /// Tiles of 64 rows in workgroup memory: GPUs.
     Tile,
-    /// Two rows in the registers of each lane of one SIMD vector: software devices.
+    /// Three rows in the registers of each lane of one SIMD vector: software devices.
     Lanes {
         /// Width of the vector, which is the size of the workgroup.
         lanes: u32,
+        /// Whether memory is accessed in words of 64 bits.
+        wide: bool,
+        /// Bytes of workgroup memory that the device has.
+        workgroup_bytes: u32,
     },
+}
+
+impl Op {
+    /// Results for which there is room, as sums of weighted rows.
+    fn sums(self) -> u32 {
+        match self {
+            Self::Forward { .. } | Self::GradQuery => 1,
+            Self::GradKey { dk, dv } => u32::from(dk) + u32::from(dv),
+        }
+    }
 }
 
 impl Rows {
@@ -109,19 +126,24 @@ impl Shape {
 
     /// The lanes shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
     pub fn lanes(target: &Target) -> Self {
-        Self::Lanes { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64) }
+        Self::Lanes {
+            lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64),
+            wide: target.int64,
+            workgroup_bytes: target.max_workgroup_bytes,
+        }
     }
 
     /// Rows that one workgroup computes.
     fn rows(self) -> u32 {
         match self {
             Shape::Tile => 64,
-            Shape::Lanes { lanes } => 2 * lanes,
+            Shape::Lanes { lanes, .. } => 3 * lanes,
         }
     }
 }
 
-/// The kernel for heads of `width` floats on `target`. Its text depends on the target's class and subgroup size only.
+/// The kernel for heads of `width` floats on `target`. Its text depends on the class, the size of subgroups, 64-bit
+/// integers and workgroup memory only.
 pub fn kernel(op: Op, width: u32, target: &Target) -> Kernel {
     link(op, width, Shape::choose(target))
 }
@@ -147,17 +169,43 @@ pub fn launch(op: Op, problem: &Problem, target: &Target) -> Launch {
 /// The kernel for heads of `width` floats in a given shape; [`kernel`] chooses the shape from the target.
 pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
     debug_assert!(width.is_multiple_of(4) && width <= MAX_WIDTH, "heads of {width} floats");
+    let hook = |wanted, some, none| if wanted { some } else { none };
     let mut linker = Linker::new().constant("CELLS", Const::U32(width / 4));
     let (suffix, workgroup, tiling) = match shape {
-        Shape::Tile => ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl")),
-        Shape::Lanes { lanes } => {
-            linker = linker.constant("LANES", Const::U32(lanes));
-            (format!("lanes{lanes}"), lanes, include_str!("../lib/attention_lanes.wgsl"))
+        Shape::Tile => {
+            linker = linker.alias("Cell", "vec4<f32>");
+            ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"))
+        }
+        Shape::Lanes { lanes, wide, workgroup_bytes } => {
+            let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
+            let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
+            let shared = fitting.is_some();
+            linker = linker
+                .alias("Cell", hook(wide, "vec2<u64>", "vec4<f32>"))
+                .constant("LANES", Const::U32(lanes))
+                .constant("DEPTH", Const::U32(fitting.unwrap_or(DEPTHS[0])))
+                .constant("RESULTS", Const::U32(op.sums()));
+            linker = if wide {
+                linker
+                    .part(include_str!("../lib/gemm_wide.wgsl"))
+                    .part(include_str!("../lib/attention_words_wide.wgsl"))
+            } else {
+                linker.part(include_str!("../lib/attention_words.wgsl"))
+            };
+            linker = linker.part(if shared {
+                include_str!("../lib/attention_scratch_shared.wgsl")
+            } else {
+                include_str!("../lib/attention_scratch_own.wgsl")
+            });
+            (
+                format!("lanes{lanes}{}{}", hook(wide, "_wide", ""), hook(shared, "", "_own")),
+                lanes,
+                include_str!("../lib/attention_lanes.wgsl"),
+            )
         }
     };
     let tile = shape == Shape::Tile;
     let body = |of_tile, of_lanes| if tile { of_tile } else { of_lanes };
-    let hook = |wanted, some, none| if wanted { some } else { none };
     linker = linker.part(include_str!("../lib/attention_params.wgsl"));
     let (name, reads, writes, linker, body) = match op {
         Op::Forward { out, lse } => (
@@ -217,7 +265,7 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
         bindings,
         param_words: PARAMS.len() as u32,
         workgroup: [workgroup, 1, 1],
-        requires: Requirements::default(),
+        requires: Requirements { int64: matches!(shape, Shape::Lanes { wide: true, .. }), ..Requirements::default() },
     }
 }
 

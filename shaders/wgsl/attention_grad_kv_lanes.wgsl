@@ -3,19 +3,20 @@
 //   P = exp(scale * q * transpose(k) - lse),  dS = P o (dy * transpose(v) - delta)
 //   dk = scale * transpose(dS) * q,  dv = transpose(P) * dy,  summed over the query heads that share a key head
 //
-// Each lane computes two rows; the rows of k, v and their gradients stay in its registers. The workgroup walks over the query
-// heads in order, and over the queries of each, four at a time; under causality it begins at its own first row. Reference:
-// T. Dao et al., FlashAttention, 2022, appendix B.2.
+// Each lane computes three rows. The workgroup walks over the query heads in order, and over the queries of each in blocks;
+// under causality it begins at its own first row. P and then dS of a block are in the same slots of scratch memory.
+// Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, [dk], [dv]. Knobs (header): CELLS, LANES, DK_BINDING,
-// DV_BINDING. Hooks: store_dk, store_dv. Registers: attention_lanes.wgsl in lib. Workgroup memory: none. No subgroup
-// operations; correct for any LANES on any device.
+// DV_BINDING. Hooks: store_dk, store_dv. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations,
+// no barriers; correct for any LANES on any device.
 
+// Numbers of the results; where only dv is wanted it is the first one.
 const DK = 0u;
-const DV = 1u;
+const DV = RESULTS - 1u;
 
-fn store_cell(result: u32, at: u32, value: vec4<f32>) {
-    if result == DK {
+fn store_cell(result: u32, at: u32, value: Cell) {
+    if NEEDS_DK && result == DK {
         store_dk(at, value);
     } else {
         store_dv(at, value);
@@ -29,60 +30,54 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let place = place_of(id, p.groups);
-    let first = 2u * LANES * place.tile;
-    let row = first + 2u * lane;
-    let keys = load_slab(K, two_rows(k_base(place.batch, place.head), p.k_row, row, p.keys), p.scale);
-    let values = load_slab(V, two_rows(v_base(place.batch, place.head), p.v_row, row, p.keys), 1.0);
+    let first = 3u * LANES * place.tile;
+    let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);
+    let keys = load_slab(K, three_rows(k_base(place.batch, place.head), p.k_row, rows, p.keys), p.scale);
+    let values = load_slab(V, three_rows(v_base(place.batch, place.head), p.v_row, rows, p.keys), 1.0);
+    // The first query that sees a row.
+    let since = select(vec3<u32>(), rows, p.causal != 0u);
     let start = select(0u, first, p.causal != 0u);
     let share = p.heads / p.groups;
 
-    var dk_sums: Slab;
-    var dv_sums: Slab;
-    for (var head = place.head * share; head < (place.head + 1u) * share; head++) {
-        for (var query = start; query < p.queries; query += 4u) {
-            let four = query + vec4<u32>(0u, 1u, 2u, 3u);
-            let query_rows = four_rows(q_base(place.batch, head), p.q_row, query, p.queries);
-            let dy_rows = four_rows(dy_base(place.batch, head), p.dy_row, query, p.queries);
-            let row_at = four_rows(query_row(place.batch, head, 0u), p.heads, query, p.queries);
-            let log_sum = vec4<f32>(lse[row_at.x], lse[row_at.y], lse[row_at.z], lse[row_at.w]);
-            let scores = dots(Q, query_rows, keys);
-            let exists = four < vec4<u32>(p.queries);
-            let sees = sees_of(four, row);
-            let weights = mat2x4<f32>(
-                select(vec4<f32>(), exp(scores[0] - log_sum), exists & sees.first),
-                select(vec4<f32>(), exp(scores[1] - log_sum), exists & sees.second),
-            );
+    for (var j = 0u; j < share; j++) {
+        let head = place.head * share + j;
+        let queries = q_base(place.batch, head);
+        let gradients = dy_base(place.batch, head);
+        for (var block = start; block < p.queries; block += DEPTH) {
+            let count = min(p.queries - block, DEPTH);
+            let is_first = j == 0u && block == start;
+            for (var i = 0u; i < count; i++) {
+                let query = block + i;
+                let scores = dots(keys, Q, queries + query * p.q_row);
+                let weights = exp(scores - lse[query_row(place.batch, head, query)]);
+                put(i, lane, select(Rows(), weights, vec3<u32>(query) >= since));
+            }
             if NEEDS_DV {
-                dv_sums = add_rows(dv_sums, vec2<f32>(1.0), DY, dy_rows, weights);
+                let block_of_gradients = Block(DY, gradients, p.dy_row, block, p.queries);
+                accumulate(DV, lane, load_weights(lane, count), block_of_gradients, Rows(1.0), is_first);
             }
             if NEEDS_DK {
-                let centre = vec4<f32>(delta[row_at.x], delta[row_at.y], delta[row_at.z], delta[row_at.w]);
-                let weighted = dots(DY, dy_rows, values);
-                let ds = mat2x4<f32>(weights[0] * (weighted[0] - centre), weights[1] * (weighted[1] - centre));
-                dk_sums = add_rows(dk_sums, vec2<f32>(1.0), Q, query_rows, ds);
+                for (var i = 0u; i < count; i++) {
+                    let query = block + i;
+                    let weighted = dots(values, DY, gradients + query * p.dy_row);
+                    put(i, lane, fetch(i, lane) * (weighted - delta[query_row(place.batch, head, query)]));
+                }
+                let block_of_queries = Block(Q, queries, p.q_row, block, p.queries);
+                accumulate(DK, lane, load_weights(lane, count), block_of_queries, Rows(1.0), is_first);
             }
         }
     }
 
-    if row < p.keys {
-        let at = key_cell(place.batch, place.head, row);
-        store_slab(DK, at, dk_sums, 0u, p.scale);
-        store_slab(DV, at, dv_sums, 0u, 1.0);
+    let at = vec3<u32>(
+        key_cell(place.batch, place.head, rows.x),
+        key_cell(place.batch, place.head, rows.y),
+        key_cell(place.batch, place.head, rows.z),
+    );
+    let exists = rows < vec3<u32>(p.keys);
+    if NEEDS_DK {
+        store_sums(DK, lane, at, exists, Rows(p.scale));
     }
-    if row + 1u < p.keys {
-        let at = key_cell(place.batch, place.head, row + 1u);
-        store_slab(DK, at, dk_sums, 1u, p.scale);
-        store_slab(DV, at, dv_sums, 1u, 1.0);
+    if NEEDS_DV {
+        store_sums(DV, lane, at, exists, Rows(1.0));
     }
-}
-
-// Which of four queries see the two keys of a lane.
-struct Sees {
-    first: vec4<bool>,
-    second: vec4<bool>,
-}
-
-fn sees_of(four: vec4<u32>, row: u32) -> Sees {
-    let all = vec4<bool>(p.causal == 0u);
-    return Sees(all | (four >= vec4<u32>(row)), all | (four >= vec4<u32>(row + 1u)));
 }

@@ -1,15 +1,16 @@
 // Attention for software devices: out = softmax(scale * q * transpose(k)) * v per head, and the log-sum-exp of the scores,
 // all f32.
 //
-// Each lane computes two rows; queries and sums stay in its registers. The workgroup walks over the keys, four at a time, with
-// the largest score and the sum of the weights so far of every row (M. Milakov, N. Gimelshein, 2018): the sums of weighted
-// values are scaled down whenever a larger score turns up. Under causality it stops at its own last row.
+// Each lane computes three rows. The workgroup walks over the keys in blocks, with a large score and the sum of the weights
+// so far of every row (M. Milakov, N. Gimelshein, 2018). That score is replaced, and everything scaled down, only where
+// another one exceeds it by 8, a weight of 256: rarely after the first keys, and a branch that no lane takes costs next to
+// nothing. Under causality the workgroup stops at its own last row.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LANES, LSE_BINDING. Hooks: load_v,
-// store_out, store_lse. Registers: attention_lanes.wgsl in lib. Workgroup memory: none. No subgroup operations; correct for
-// any LANES on any device.
+// store_out, store_lse. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations, no barriers;
+// correct for any LANES on any device.
 
-fn store_cell(result: u32, at: u32, value: vec4<f32>) {
+fn store_cell(result: u32, at: u32, value: Cell) {
     store_out(at, value);
 }
 
@@ -21,53 +22,62 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let place = place_of(id, p.heads);
     let head = key_head(place.head);
-    let first = 2u * LANES * place.tile;
-    let row = first + 2u * lane;
+    let first = 3u * LANES * place.tile;
+    let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);
     // Weights are powers of 2.
-    let at = two_rows(q_base(place.batch, place.head), p.q_row, row, p.queries);
+    let at = three_rows(q_base(place.batch, place.head), p.q_row, rows, p.queries);
     let queries = load_slab(Q, at, p.scale * LOG2_E);
-    let end = select(p.keys, min(p.keys, first + 2u * LANES), p.causal != 0u);
-    let last = select(vec2<u32>(p.keys - 1u), min(vec2<u32>(row, row + 1u), vec2<u32>(p.keys - 1u)), p.causal != 0u);
+    let end = select(p.keys, min(p.keys, first + 3u * LANES), p.causal != 0u);
+    let last = select(vec3<u32>(p.keys), rows, p.causal != 0u);
     let keys = k_base(place.batch, head);
     let values = v_base(place.batch, head);
 
-    var largest = vec2<f32>(HIDDEN);
-    var total = vec2<f32>();
-    var sums: Slab;
-    for (var key = 0u; key < end; key += 4u) {
-        var scores = dots(K, four_rows(keys, p.k_row, key, p.keys), queries);
-        let four = key + vec4<u32>(0u, 1u, 2u, 3u);
-        scores[0] = select(vec4<f32>(HIDDEN), scores[0], four <= vec4<u32>(last.x));
-        scores[1] = select(vec4<f32>(HIDDEN), scores[1], four <= vec4<u32>(last.y));
-        let next = max(largest, vec2<f32>(largest_of(scores[0]), largest_of(scores[1])));
-        let shrink = exp2(largest - next);
-        largest = next;
-        let weights = mat2x4<f32>(exp2(scores[0] - next.x), exp2(scores[1] - next.y));
-        total = total * shrink + vec2<f32>(sum_of(weights[0]), sum_of(weights[1]));
+    var largest = Rows(HIDDEN);
+    var total = Rows();
+    for (var block = 0u; block < end; block += DEPTH) {
+        let count = min(end - block, DEPTH);
+        var shrunk = Rows(1.0);
+        for (var i = 0u; i < count; i++) {
+            let products = dots(queries, K, keys + (block + i) * p.k_row);
+            let scores = select(Rows(HIDDEN), products, vec3<u32>(block + i) <= last);
+            if any(scores > largest + 8.0) {
+                let next = max(largest, scores);
+                let shrink = exp2(largest - next);
+                largest = next;
+                total *= shrink;
+                shrunk *= shrink;
+                if NEEDS_OUT {
+                    for (var j = 0u; j < i; j++) {
+                        put(j, lane, shrink * fetch(j, lane));
+                    }
+                }
+            }
+            let weights = exp2(scores - largest);
+            total += weights;
+            if NEEDS_OUT {
+                put(i, lane, weights);
+            }
+        }
         if NEEDS_OUT {
-            sums = add_rows(sums, shrink, V, four_rows(values, p.v_row, key, p.keys), weights);
+            let block_of_values = Block(V, values, p.v_row, block, end);
+            accumulate(0u, lane, load_weights(lane, count), block_of_values, shrunk, block == 0u);
         }
     }
 
-    for (var j = 0u; j < 2u; j++) {
-        if row + j < p.queries {
-            store_lse(query_row(place.batch, place.head, row + j), (largest[j] + log2(total[j])) / LOG2_E);
+    let exists = rows < vec3<u32>(p.queries);
+    let row_at = vec3<u32>(
+        query_row(place.batch, place.head, rows.x),
+        query_row(place.batch, place.head, rows.y),
+        query_row(place.batch, place.head, rows.z),
+    );
+    for (var j = 0u; j < 3u; j++) {
+        if exists[j] {
+            store_lse(row_at[j], (largest[j] + log2(total[j])) / LOG2_E);
         }
     }
-    if row < p.queries {
-        store_slab(0u, query_cell(place.batch, place.head, row), sums, 0u, 1.0 / total.x);
-    }
-    if row + 1u < p.queries {
-        store_slab(0u, query_cell(place.batch, place.head, row + 1u), sums, 1u, 1.0 / total.y);
+    if NEEDS_OUT {
+        store_sums(0u, lane, row_at * CELLS, exists, 1.0 / total);
     }
 }
 
 const LOG2_E = 1.4426950408889634;
-
-fn largest_of(x: vec4<f32>) -> f32 {
-    return max(max(x.x, x.y), max(x.z, x.w));
-}
-
-fn sum_of(x: vec4<f32>) -> f32 {
-    return (x.x + x.y) + (x.z + x.w);
-}
