@@ -180,7 +180,7 @@ impl Device {
     /// As [`Executable::new`](crate::Executable::new).
     pub fn prepare<'p>(&self, plans: impl IntoIterator<Item = &'p Plan>) -> Result<(), Error> {
         let kernels: Vec<&Kernel> = plans.into_iter().flat_map(|plan| &plan.kernels).collect();
-        self.inner.pipelines.get(self, &kernels).map(|_| ())
+        self.inner.pipelines.prepare(self, &kernels)
     }
 
     /// Number of distinct pipelines compiled so far.

@@ -65,9 +65,6 @@ impl Pipelines {
         let missing = self.missing(&kernels);
         if !missing.is_empty() {
             let compiled = self.compile_all(device, &missing)?;
-            if device.target().class == DeviceClass::Cpu {
-                ahead::translate(device, &missing, &compiled);
-            }
             let mut known = self.lock();
             for (kernel, pipeline) in missing.into_iter().zip(compiled) {
                 known.entry(Key::of(kernel)).or_insert(pipeline);
@@ -80,6 +77,16 @@ impl Pipelines {
         let known = self.lock();
         let found = kernels.iter().filter_map(|kernel| known.get(&Key::of(kernel)).cloned());
         Ok(found.collect())
+    }
+
+    /// As [`Pipelines::get`], and on software devices machine code of them all, which these would make at the first launch.
+    pub(crate) fn prepare(&self, device: &Device, kernels: &[&Kernel]) -> Result<(), Error> {
+        let missing = self.missing(kernels);
+        let compiled = self.get(device, &missing)?;
+        if device.target().class == DeviceClass::Cpu {
+            ahead::translate(device, &missing, &compiled);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Pipeline>>> {

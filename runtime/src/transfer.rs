@@ -12,9 +12,9 @@ use crate::submission::Submission;
 use crate::{Buffer, Device, Error};
 
 /// wgpu copies what is written into staging memory of its own and frees it once the copy has run; this much may wait.
-const UPLOAD_WINDOW: u64 = 32 << 20;
+const UPLOAD_WINDOW: u64 = 4 << 20;
 /// Memory through which [`Device::read`] reads; allocated by the first one, and kept.
-pub const READ_STAGING_BYTES: u64 = 8 << 20;
+pub const READ_STAGING_BYTES: u64 = 4 << 20;
 
 /// State of a device's transfers.
 #[derive(Default)]

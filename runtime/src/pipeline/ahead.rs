@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use viral_shaders::{Access, Kernel};
 
@@ -16,8 +15,6 @@ use crate::{Device, Error};
 
 /// Kernels for which a second device is worth opening.
 const MANY: usize = 8;
-/// What a kernel takes at most that lies in the driver's cache already.
-const CACHED: Duration = Duration::from_millis(40);
 /// Most devices at a time, the first one included.
 const MOST: usize = 4;
 
@@ -31,11 +28,7 @@ pub(super) fn translate(device: &Device, kernels: &[&Kernel], pipelines: &[Arc<P
     // The longest first: they take the longest time.
     let mut queue: Vec<(&Kernel, &Pipeline)> = kernels.iter().copied().zip(pipelines.iter().map(Arc::as_ref)).collect();
     queue.sort_by_key(|(kernel, _)| std::cmp::Reverse(kernel.wgsl.len()));
-    let start = Instant::now();
-    if launch(device, queue[0].0, queue[0].1).is_err() || start.elapsed() < CACHED {
-        return;
-    }
-    let next = AtomicUsize::new(1);
+    let next = AtomicUsize::new(0);
     let take = || queue.get(next.fetch_add(1, Ordering::Relaxed)).copied();
     thread::scope(|scope| {
         for _ in 1..threads {
