@@ -3,8 +3,8 @@
 //
 // Each lane computes three rows. The workgroup walks over the keys in blocks, with a large score and the sum of the weights
 // so far of every row (M. Milakov, N. Gimelshein, 2018). That score is replaced, and everything scaled down, only where
-// another one exceeds it by 8, a weight of 256: rarely after the first keys, and a branch that no lane takes costs next to
-// nothing. Under causality the workgroup stops at its own last row.
+// another one exceeds it by FAR: hardly ever after the first key, and a branch that no lane takes costs next to nothing.
+// Under causality the workgroup stops at its own last row.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LANES, LSE_BINDING. Hooks: load_v,
 // store_out, store_lse. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations, no barriers;
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = 0u; i < count; i++) {
             let products = dots(queries, K, keys + (block + i) * p.k_row);
             let scores = select(Rows(HIDDEN), products, vec3<u32>(block + i) <= last);
-            if any(scores > largest + 8.0) {
+            if any(scores > largest + FAR) {
                 let next = max(largest, scores);
                 let shrink = exp2(largest - next);
                 largest = next;
@@ -81,3 +81,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 }
 
 const LOG2_E = 1.4426950408889634;
+
+// Weights reach 2 to this power, and sums of them stay far below what a float holds; none is less precise for it.
+const FAR = 60.0;
