@@ -155,18 +155,13 @@ fn assemble(
 ) -> Result<Plan, CompileError> {
     let mut plan = Plan {
         buffers: slots.slots.iter().map(|&bytes| BufferDecl { role: BufferRole::Slot, bytes }).collect(),
-        kernels: Vec::new(),
-        commands: Vec::new(),
-        params: Vec::new(),
-        inputs: Vec::new(),
-        state: Vec::new(),
-        outputs: Vec::new(),
         memory: MemoryReport {
             slots: slots.slots.iter().sum(),
             lower_bound: slots.lower_bound,
             peak: slots.peak.clone(),
             ..Default::default()
         },
+        ..Default::default()
     };
     let mut external = Externals::default();
     let live = graph.live();

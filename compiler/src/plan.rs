@@ -107,7 +107,7 @@ pub struct MemoryReport {
 }
 
 /// A compiled graph.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// All buffers.
     pub buffers: Vec<BufferDecl>,

@@ -39,9 +39,7 @@ fn plan(measure: Measure) -> Plan {
         kernels: vec![measure.kernel],
         commands: vec![Command::Dispatch(dispatch)],
         params: measure.launch.params.iter().flat_map(|word| word.to_le_bytes()).collect(),
-        inputs: Vec::new(),
-        state: Vec::new(),
-        outputs: Vec::new(),
         memory: MemoryReport { slots, ..MemoryReport::default() },
+        ..Plan::default()
     }
 }

@@ -65,7 +65,6 @@ struct Inner {
     /// What the device was opened on.
     origin: wgpu::Adapter,
     features: wgpu::Features,
-    checks: Checks,
     health: Arc<Health>,
     accounts: Arc<Accounts>,
     pipelines: Pipelines,
@@ -130,7 +129,6 @@ impl Device {
                 options: options.clone(),
                 origin: adapter,
                 features,
-                checks: options.checks,
                 health,
                 accounts: Arc::new(Accounts::new(options.memory_limit)),
                 pipelines,
@@ -263,7 +261,7 @@ impl Device {
     }
 
     pub(crate) fn checks(&self) -> Checks {
-        self.inner.checks
+        self.inner.options.checks
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use viral_compiler::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan};
+use viral_compiler::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, Plan};
 use viral_shaders::coop::{self, Spec};
 use viral_shaders::gemm::Form;
 use viral_shaders::{Kernel, Launch, Storage, pack};
@@ -89,16 +89,7 @@ impl Product {
         let [a, b] = self.stored();
         let contents = [a, b, [m, n]].map(|[rows, columns]| (rows * columns) as usize);
         let contents: Vec<Vec<f32>> = contents.into_iter().zip(1..).map(|(len, seed)| numbers(len, seed)).collect();
-        let mut plan = Plan {
-            buffers: Vec::new(),
-            kernels: Vec::new(),
-            commands: Vec::new(),
-            params: Vec::new(),
-            inputs: Vec::new(),
-            state: Vec::new(),
-            outputs: Vec::new(),
-            memory: MemoryReport::default(),
-        };
+        let mut plan = Plan::default();
         let mut buffers: HashMap<String, Buffer> = HashMap::new();
         for (name, content) in ["a", "b", "c"].into_iter().zip(&contents) {
             let bytes = (4 * content.len() as u64).next_multiple_of(16);

@@ -82,9 +82,9 @@ impl Pipelines {
     /// As [`Pipelines::get`], and on software devices machine code of them all, which these would make at the first launch.
     pub(crate) fn prepare(&self, device: &Device, kernels: &[&Kernel]) -> Result<(), Error> {
         let missing = self.missing(kernels);
-        let compiled = self.get(device, &missing)?;
+        self.get(device, &missing)?;
         if device.target().class == DeviceClass::Cpu {
-            ahead::translate(device, &missing, &compiled);
+            ahead::translate(device, &missing);
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Pipelines {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 kernels.get(i).zip(results.get(i))
             } {
-                let compiled = Self::compile(self.disk.as_ref(), device, kernel);
+                let compiled = self.compile(device, kernel);
                 *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled);
             }
         };
@@ -135,7 +135,7 @@ impl Pipelines {
         Ok(results)
     }
 
-    fn compile(disk: Option<&disk::Cache>, device: &Device, kernel: &Kernel) -> Result<Arc<Pipeline>, Error> {
+    fn compile(&self, device: &Device, kernel: &Kernel) -> Result<Arc<Pipeline>, Error> {
         device.check()?;
         let raw = device.raw();
         let label = Some(kernel.name.as_str());
@@ -162,7 +162,7 @@ impl Pipelines {
                     zero_initialize_workgroup_memory: false,
                     ..Default::default()
                 },
-                cache: disk.map(disk::Cache::raw),
+                cache: self.disk.as_ref().map(disk::Cache::raw),
             });
             Pipeline { raw, layout }
         });
