@@ -10,11 +10,11 @@
 
 use viral_shaders::coop::Problem;
 
+use super::parts::added_up;
 use super::rebuild;
 use crate::ir::{Graph, Node, Value};
 use crate::ops::dot_tiles::DotTiles;
 use crate::ops::pack_f16::PackF16;
-use crate::ops::sum::Sum;
 use crate::ops::{Class, Op};
 
 /// Packs the operands of products whose rows, columns and terms are all at least `least`.
@@ -52,9 +52,7 @@ fn product(graph: &mut Graph, op: DotTiles, a: Value, b: Value) -> Value {
     }
     let products = graph.push(DotTiles { parts, ..op }, &[a, b]);
     let shape = graph.shape(products)[1..].to_vec();
-    let flat = graph.reshape(products, &[1, parts, shape[0] * shape[1]]);
-    let sum = graph.push(Sum { axes: vec![1] }, &[flat]);
-    graph.reshape(sum, &shape)
+    added_up(graph, products, &shape)
 }
 
 /// An operand of the `product`-th product in tiles, and whether they are those of its transpose.

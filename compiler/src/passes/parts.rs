@@ -48,9 +48,15 @@ fn cut(graph: &mut Graph, node: &Node, parts: usize) -> Value {
     let a = graph.permute(a, &[1, 0, 2]);
     let b = graph.reshape(node.args[1], &[parts, terms, n]);
     let products = graph.dot(a, b);
-    let flat = graph.reshape(products, &[1, parts, m * n]);
+    added_up(graph, products, &node.ty.shape)
+}
+
+/// The sum of matrices `(parts, M, N)`, in the form that kernels of reductions take, as a tensor of this shape.
+pub(super) fn added_up(graph: &mut Graph, products: Value, shape: &[usize]) -> Value {
+    let parts = graph.shape(products)[0];
+    let flat = graph.reshape(products, &[1, parts, shape.iter().product()]);
     let sum = graph.push(Sum { axes: vec![1] }, &[flat]);
-    graph.reshape(sum, &node.ty.shape)
+    graph.reshape(sum, shape)
 }
 
 #[cfg(test)]
