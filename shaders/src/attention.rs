@@ -186,9 +186,7 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
                 .constant("DEPTH", Const::U32(fitting.unwrap_or(DEPTHS[0])))
                 .constant("RESULTS", Const::U32(op.sums()));
             linker = if wide {
-                linker
-                    .part(include_str!("../lib/gemm_wide.wgsl"))
-                    .part(include_str!("../lib/attention_words_wide.wgsl"))
+                linker.part(include_str!("../lib/wide.wgsl")).part(include_str!("../lib/attention_words_wide.wgsl"))
             } else {
                 linker.part(include_str!("../lib/attention_words.wgsl"))
             };

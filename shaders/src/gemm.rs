@@ -417,7 +417,7 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
     };
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(&load_a).part(&load_b).part(access_c);
     let linker = linker.part(Storage::functions(&[&load_a, &load_b, epilogue].concat()));
-    let linker = if wide { linker.part(include_str!("../lib/gemm_wide.wgsl")) } else { linker };
+    let linker = if wide { linker.part(include_str!("../lib/wide.wgsl")) } else { linker };
     let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
     Kernel {
         name: format!("{file}_{}_{kind}{stored}{suffix}{hook}", spec.form.name()),
@@ -432,15 +432,8 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
 /// Parameters and grid of one dispatch of [`link`]`(spec, shape)`. The caller appends the hook's words.
 pub fn launch_shape(spec: &Spec, problem: &Problem, shape: Shape, target: &Target) -> Launch {
     debug_assert!(!spec.vec4 || problem.vec4(spec.form), "not aligned to four floats: {problem:?}");
-    let cell = cell(spec);
     let problem = &if swaps(spec, shape) { problem.swapped() } else { *problem };
-    launch_tiles(problem, cell, shape.tile(spec, problem), target)
-}
-
-/// Parameters and grid of a kernel each of whose workgroups computes this many rows and columns of C, and addresses memory in
-/// cells of `cell` elements.
-pub(crate) fn launch_tiles(problem: &Problem, cell: u32, tile: [u32; 2], target: &Target) -> Launch {
-    let [tile_rows, tile_columns] = tile;
+    let [tile_rows, tile_columns] = shape.tile(spec, problem);
     let row_tiles = problem.m.div_ceil(tile_rows);
     let column_tiles = problem.n.div_ceil(tile_columns);
     let tiles = row_tiles.saturating_mul(column_tiles).saturating_mul(problem.batches());
@@ -448,7 +441,7 @@ pub(crate) fn launch_tiles(problem: &Problem, cell: u32, tile: [u32; 2], target:
 
     let mut params = vec![problem.m, problem.n, problem.k, problem.alpha.to_bits()];
     for operand in [problem.a, problem.b, problem.c] {
-        params.extend(operand.words(cell));
+        params.extend(operand.words(cell(spec)));
     }
     params.extend([problem.a.scales, problem.b.scales]);
     params.extend([problem.batch[1], problem.batch[2], tile_rows, row_tiles, column_tiles, tiles, groups[0]]);
@@ -456,7 +449,7 @@ pub(crate) fn launch_tiles(problem: &Problem, cell: u32, tile: [u32; 2], target:
 }
 
 /// `struct Params` with this many words for a hook.
-pub(crate) fn params_struct(hook_words: u32) -> String {
+fn params_struct(hook_words: u32) -> String {
     let params = PARAMS.map(str::to_owned).into_iter().chain((0..hook_words).map(|i| format!("h{i}: u32")));
     let params = params.map(|field| format!("    {field},\n")).collect::<String>();
     format!("struct Params {{\n{params}}}\n")
