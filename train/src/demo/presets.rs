@@ -35,34 +35,29 @@ pub(super) enum Content {
 pub static TINY: Preset = Preset {
     name: "tiny",
     help: "Tiny random model, teacher, tokenizer and pictures; trains in a minute",
-    content: Content::Complete(&Complete {
-        title: "A tiny model to try viral-wgpu with",
-        text: TextShape { vocab: 512, hidden: 128, intermediate: 256, layers: 4, heads: 4, kv_heads: 2 },
-        clip: VisionShape { hidden: 64, intermediate: 128, layers: 3, heads: 4, image: 84, patch: 14 },
-        dinov2: VisionShape { hidden: 64, intermediate: 256, layers: 3, heads: 4, image: 84, patch: 14 },
-        max_positions: 512,
-        scenes: SceneSet { pictures: 320, texts: 80, rounds: 2, scale: 1 },
-        whole_sentences: false,
-        input: VisionInput::Square,
-        config: include_str!("tiny.toml"),
-    }),
+    content: Content::Complete(&const { tiny("A tiny model to try viral-wgpu with", 84, VisionInput::Square) }),
 };
 
 static TINY_NEXT: Preset = Preset {
     name: "tiny-next",
     help: "The same as a LLaVA-NeXT, which sees pictures in tiles",
-    content: Content::Complete(&Complete {
-        title: "A tiny LLaVA-NeXT to try viral-wgpu with",
+    content: Content::Complete(&const { tiny("A tiny LLaVA-NeXT to try viral-wgpu with", 56, VisionInput::Tiles) }),
+};
+
+/// A tiny model of pictures of `image` pixels a side.
+const fn tiny(title: &'static str, image: usize, input: VisionInput) -> Complete {
+    Complete {
+        title,
         text: TextShape { vocab: 512, hidden: 128, intermediate: 256, layers: 4, heads: 4, kv_heads: 2 },
-        clip: VisionShape { hidden: 64, intermediate: 128, layers: 3, heads: 4, image: 56, patch: 14 },
-        dinov2: VisionShape { hidden: 64, intermediate: 256, layers: 3, heads: 4, image: 56, patch: 14 },
+        clip: VisionShape { hidden: 64, intermediate: 128, layers: 3, heads: 4, image, patch: 14 },
+        dinov2: VisionShape { hidden: 64, intermediate: 256, layers: 3, heads: 4, image, patch: 14 },
         max_positions: 512,
         scenes: SceneSet { pictures: 320, texts: 80, rounds: 2, scale: 1 },
         whole_sentences: false,
-        input: VisionInput::Tiles,
+        input,
         config: include_str!("tiny.toml"),
-    }),
-};
+    }
+}
 
 /// The case that speed is measured on: four samples of 256 visual and about 22 other tokens a step.
 pub(super) static SMALL: Preset = Preset {

@@ -37,12 +37,7 @@ fn described(tensors: &Tensors) -> Result<Json, String> {
     let hidden = tensors.extent("embeddings.cls_token", 2)?;
     let patch = tensors.extent("embeddings.patch_embeddings.projection.weight", 3)?;
     let side = recognise::side(POSITIONS, tensors.extent(POSITIONS, 1)?.saturating_sub(1))?;
-    let gate = tensors.extent("encoder.layer.0.mlp.weights_in.weight", 0).ok();
-    // A gated part has two thirds of the width that the ratio says.
-    let wide = match gate {
-        Some(both) => both as f64 * 0.75,
-        None => tensors.extent("encoder.layer.0.mlp.fc1.weight", 0)? as f64,
-    };
+    let (wide, is_gated) = tensors.feed_forward("encoder.layer.0.mlp.")?;
     let registers = tensors.extent("embeddings.register_tokens", 1).ok();
     Ok(recognise::object(json!({
         "model_type": if registers.is_some() { "dinov2_with_registers" } else { "dinov2" },
@@ -50,7 +45,7 @@ fn described(tensors: &Tensors) -> Result<Json, String> {
         "num_hidden_layers": tensors.layers("encoder.layer."),
         "num_attention_heads": recognise::heads(&PUBLISHED, hidden)?,
         "mlp_ratio": wide / hidden as f64,
-        "use_swiglu_ffn": gate.is_some(),
+        "use_swiglu_ffn": is_gated,
         "qkv_bias": tensors.has("encoder.layer.0.attention.attention.query.bias"),
         "image_size": side * patch,
         "patch_size": patch,

@@ -29,19 +29,14 @@ fn described(tensors: &Tensors) -> Result<Json, String> {
     const POSITIONS: &str = "patch_generator.pos_embed";
     let hidden = tensors.extent(EMBEDDER, 0)?;
     let patch = recognise::side(EMBEDDER, tensors.extent(EMBEDDER, 1)? / 3)?;
-    let gate = tensors.extent("blocks.0.mlp.weights_in.weight", 0).ok();
-    // A gated part has two thirds of the width that the ratio says.
-    let wide = match gate {
-        Some(both) => both as f64 * 0.75,
-        None => tensors.extent("blocks.0.mlp.fc1.weight", 0)? as f64,
-    };
+    let (wide, is_gated) = tensors.feed_forward("blocks.0.mlp.")?;
     Ok(json!({
         "model_type": "radio",
         "hidden_size": hidden,
         "num_hidden_layers": tensors.layers("blocks."),
         "num_attention_heads": recognise::heads(&PUBLISHED, hidden)?,
         "mlp_ratio": wide / hidden as f64,
-        "use_swiglu_ffn": gate.is_some(),
+        "use_swiglu_ffn": is_gated,
         "qkv_bias": tensors.has("blocks.0.attn.qkv.bias"),
         "patch_size": patch,
         "max_img_size": patch * recognise::side(POSITIONS, tensors.extent(POSITIONS, 1)?)?,

@@ -53,6 +53,15 @@ impl Tensors {
         Self(tensors)
     }
 
+    /// Width of the feed-forward network whose tensors begin with `prefix`, as `mlp_ratio` counts it, and whether it is gated:
+    /// such a one has two thirds of that.
+    pub(super) fn feed_forward(&self, prefix: &str) -> Result<(f64, bool), String> {
+        match self.extent(&format!("{prefix}weights_in.weight"), 0) {
+            Ok(both) => Ok((both as f64 * 0.75, true)),
+            Err(_) => Ok((self.extent(&format!("{prefix}fc1.weight"), 0)? as f64, false)),
+        }
+    }
+
     /// Whether there is a tensor of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use viral_compiler::{Graph, Options, Target};
-use viral_model::graph::BatchShape;
 use viral_runtime::{Executable, Stream, Ticket};
 
 use super::{Session, micro_batch_inputs, output, replay};
@@ -23,8 +22,7 @@ pub(super) fn source(
     bucket: Bucket,
     target: &Target,
 ) -> (Graph, Options) {
-    let shape = BatchShape::new(&networks.llava, bucket.batch, bucket.tokens, bucket.images, bucket.targets);
-    let graph = step_graph::build_evaluation(config, networks, shape.with_tiles(bucket.tiles));
+    let graph = step_graph::build_evaluation(config, networks, bucket.shape(&networks.llava));
     let options = stored::options(config, &graph, target);
     (graph, Options { places: layout.places(), ..options })
 }
