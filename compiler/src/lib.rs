@@ -5,7 +5,8 @@
 //! 1. [`ir`]: a graph is an arena of nodes, each an operation of [`ops`] applied to earlier nodes. [`types`] are element
 //!    types and shapes, [`storage`] the types that only memory holds. Model code adds nodes through the methods of [`Graph`].
 //! 2. [`eval`]: the meaning of a graph, in f64 on [`tensor`]s; the oracle of every test.
-//! 3. [`grad`]: reverse-mode differentiation, graph to graph.
+//! 3. [`rows`]: where only some rows of a value matter, what leads to it is built for those only. [`grad`]: reverse-mode
+//!    differentiation, graph to graph.
 //! 4. [`mod@compile`]: the pipeline, one function from top to bottom. [`passes`] rewrite the graph; lowering decides what is
 //!    computed together and writes or links the kernels; steps are put in order; values get slots.
 //! 5. [`plan`]: the result, plain data that the runtime replays. [`probe`] has plans that measure a device.
@@ -23,6 +24,7 @@ pub mod ops;
 pub mod passes;
 pub mod plan;
 pub mod probe;
+pub mod rows;
 mod schedule;
 pub mod storage;
 pub mod tensor;

@@ -6,6 +6,7 @@ use viral_compiler::eval::{evaluate, evaluate_outputs};
 use viral_compiler::grad::gradients;
 use viral_compiler::ir::{Graph, Value};
 use viral_compiler::ops::{Class, Op, Random, Sample};
+use viral_compiler::rows;
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::DType;
 
@@ -155,5 +156,40 @@ fn composites_equal_their_expansions() {
                 (own, expanded) => assert_eq!(own.is_some(), expanded.is_some(), "gradient of {}", sample.op),
             }
         }
+    }
+}
+
+/// Rows that are taken before an operation that works by rows are the rows that could be taken after it.
+#[test]
+fn what_is_said_to_work_by_rows_does() {
+    let mut random = Random(5);
+    let mut seen = Vec::new();
+    for sample in Op::samples() {
+        let (mut graph, args, y) = graph_of(&sample);
+        let types: Vec<_> = args.iter().map(|&arg| graph.ty(arg)).collect();
+        let (width, above) = graph.shape(y).split_last().map_or((0, 0), |(&w, above)| (w, above.iter().product()));
+        let is_matrix = graph.ty(y).dtype == DType::F32 && graph.shape(y).len() > 1;
+        let Some(by_rows) = sample.op.by_rows(&types).filter(|_| is_matrix && above > 1) else { continue };
+        if by_rows.iter().any(|&at| types[at].dtype != DType::F32) {
+            continue;
+        }
+        let index = graph.input("index", DType::U32, &[1]);
+        let (flat, _) = graph.flatten_rows(y);
+        let mut inputs = leaves(&sample.tensors(&mut random));
+        inputs.insert("index".into(), Tensor::new(graph.ty(index).clone(), vec![(above - 1) as f64]));
+        graph.take_outputs();
+        let before = rows::at(&mut graph, flat, index);
+        let after = graph.gather(flat, index, true);
+        assert_ne!(before, after, "{}: nothing was taken before", sample.op);
+        graph.output("before", before);
+        graph.output("after", after);
+        graph.verify().unwrap();
+        let results = evaluate_outputs(&graph, &inputs).unwrap();
+        assert_eq!(results["before"].data.len(), width);
+        assert_eq!(results["before"], results["after"], "{}", sample.op);
+        seen.push(sample.op.name());
+    }
+    for name in ["rms_norm", "layer_norm", "dot", "lora_linear", "swiglu", "add", "maximum"] {
+        assert!(seen.contains(&name), "{name}: {seen:?}");
     }
 }

@@ -59,6 +59,10 @@ op! {
         Class::Kernel
     }
 
+    fn by_rows(&self, args: &[&TensorType]) -> Option<Vec<usize>> {
+        (args[0].rank() == 2).then(|| vec![0])
+    }
+
     fn samples() -> Vec<Sample> {
         vec![
             Sample::new(Dot {}).f32(&[5, 7]).f32(&[7, 3]),

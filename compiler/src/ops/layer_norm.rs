@@ -49,6 +49,10 @@ op! {
         Class::Composite
     }
 
+    fn by_rows(&self, _args: &[&TensorType]) -> Option<Vec<usize>> {
+        Some(vec![0])
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let (n, _) = self.normalise(graph, args[0]);
         let scaled = graph.mul(n, args[1]);

@@ -50,6 +50,10 @@ op! {
         Class::Composite
     }
 
+    fn by_rows(&self, _args: &[&TensorType]) -> Option<Vec<usize>> {
+        Some(vec![0, 1])
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let base = graph.linear(args[0], args[2], None);
         let z = self.bottleneck(graph, args[1], args[3]);

@@ -68,6 +68,11 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.expand(graph, args),)*)* }
             }
 
+            /// See [`OpRule::by_rows`].
+            pub fn by_rows(&self, args: &[&TensorType]) -> Option<Vec<usize>> {
+                match self { $($(Op::$variant(op) => op.by_rows(args),)*)* }
+            }
+
             /// Whether a hand-tuned kernel takes this composite with arguments of these types.
             pub fn has_kernel(&self, args: &[&TensorType]) -> bool {
                 match self { $($(Op::$variant(op) => op.has_kernel(args),)*)* }

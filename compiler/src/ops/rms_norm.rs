@@ -46,6 +46,10 @@ op! {
         Class::Composite
     }
 
+    fn by_rows(&self, _args: &[&TensorType]) -> Option<Vec<usize>> {
+        Some(vec![0])
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let r = self.inverse_rms(graph, args[0]);
         let n = graph.mul(args[0], r);

@@ -60,6 +60,12 @@ pub trait OpRule: Clone + Debug + Eq + Hash {
         None
     }
 
+    /// Positions of the arguments of which row `i` of the result, along its last axis, reads row `i` alone; it may read all of
+    /// the others. `None` where a row of the result depends on several.
+    fn by_rows(&self, args: &[&TensorType]) -> Option<Vec<usize>> {
+        (self.class() == Class::Elementwise).then(|| (0..args.len()).collect())
+    }
+
     /// Whether a hand-tuned kernel takes this composite with arguments of these types; it is expanded otherwise.
     fn has_kernel(&self, _args: &[&TensorType]) -> bool {
         false

@@ -36,6 +36,10 @@ op! {
         Class::Composite
     }
 
+    fn by_rows(&self, _args: &[&TensorType]) -> Option<Vec<usize>> {
+        Some(vec![0, 1])
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let silu = graph.silu(args[0]);
         Some(graph.mul(silu, args[1]))

@@ -40,6 +40,10 @@ op! {
         Class::Composite
     }
 
+    fn by_rows(&self, _args: &[&TensorType]) -> Option<Vec<usize>> {
+        Some(vec![0])
+    }
+
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         Some(normalised(graph, args[0]).0)
     }

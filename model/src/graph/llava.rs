@@ -1,7 +1,7 @@
 //! The two ends of the decoder: embeddings of text and pictures in one sequence, and logits where they are needed.
 
 use viral_compiler::types::DType;
-use viral_compiler::{Graph, Value};
+use viral_compiler::{Graph, Value, rows};
 
 use super::leaf::Trainable;
 use crate::config::{LlavaConfig, TextConfig};
@@ -69,10 +69,11 @@ pub fn embed(
 }
 
 /// Logits `(S, V)` of the rows of the normalised final state `h (B, T, D)` that `positions u32[S]` picks out of all `B·T`,
-/// each at most once.
+/// each at most once. What leads to `h` is computed for these rows only, as far as nothing else reads it.
 pub fn logits_at(g: &mut Graph, config: &TextConfig, trainable: Trainable, h: Value, positions: Value) -> Value {
     g.scoped("lm_head", |g| {
-        let rows = rows_at(g, h, positions);
+        let (flat, _) = g.flatten_rows(h);
+        let rows = rows::at(g, flat, positions);
         let head = if config.tie_word_embeddings {
             embedding_table(g, config, trainable)
         } else {
