@@ -43,3 +43,9 @@ pub const ROUND: &str = include_str!("../lib/round.wgsl");
 
 /// `wg_sum` and `wg_max`: one number out of one number per work item, over the constant `ROW_LANES`.
 pub const ROW_REDUCE: &str = include_str!("../lib/row_reduce.wgsl");
+
+/// The same, where a workgroup is one subgroup.
+pub const ROW_REDUCE_SUBGROUP: &str = include_str!("../lib/row_reduce_subgroup.wgsl");
+
+/// `unpacked` and `packed`: four floats as two 64-bit words.
+pub const WIDE: &str = include_str!("../lib/wide.wgsl");

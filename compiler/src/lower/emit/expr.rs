@@ -50,6 +50,7 @@ impl Emitter<'_> {
         let (value, wide) = self.bindings[binding];
         let ty = self.graph.ty(value);
         match ty.dtype.storage() {
+            _ if self.is_packed(binding) => format!("unpacked({array}[({position}) >> 2u])[({position}) & 3u]"),
             Some(storage) => {
                 let scales = self.scales(ty);
                 storage.element(&array, wide, position, &scales)
@@ -64,6 +65,7 @@ impl Emitter<'_> {
         let array = format!("{}{binding}", self.names.buffer);
         let ty = self.graph.ty(self.bindings[binding].0);
         match ty.dtype.storage() {
+            _ if self.is_packed(binding) => format!("unpacked({array}[({position}) >> 2u])"),
             Some(storage) => {
                 let scales = self.scales(ty);
                 storage.four(&array, &format!("({position}) >> 2u"), &scales)
@@ -153,6 +155,9 @@ impl Emitter<'_> {
         }
         if dtype.is_storage() {
             value = format!("packed_{dtype}({value})");
+        }
+        if self.is_packed(binding) {
+            value = format!("packed({value})");
         }
         if self.is_wide(memory, &store.at) {
             return format!("{}{binding}[({position}) >> 2u] = {value};\n", self.names.buffer);

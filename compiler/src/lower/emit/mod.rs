@@ -14,7 +14,7 @@ mod shapes;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use viral_shaders::{Access, Kernel, Requirements, Storage, Target};
+use viral_shaders::{Access, DeviceClass, Kernel, Requirements, Storage, Target};
 
 use crate::ir::{Graph, Value};
 use crate::lower::affine::{Affine, Guard};
@@ -69,14 +69,17 @@ pub(crate) fn emit(
             if written { Access::ReadWrite } else { Access::Read }
         })
         .collect();
-    let wgsl = emitter.module(&access, &text, workgroup, matches!(kind, Kind::Row { .. }));
+    let is_row = matches!(kind, Kind::Row { .. });
+    let wgsl = emitter.module(&access, &text, workgroup, is_row);
+    let int64 = (0..emitter.bindings.len()).any(|binding| emitter.is_packed(binding));
+    let subgroups = is_row && emitter.is_vector(workgroup[0]);
     let kernel = Kernel {
         name,
         wgsl,
         bindings: access,
         param_words: emitter.params.len() as u32,
         workgroup,
-        requires: Requirements::default(),
+        requires: Requirements { int64, subgroups, ..Requirements::default() },
     };
     Ok(Emitted {
         kernel,
@@ -193,6 +196,14 @@ impl<'b> Emitter<'b> {
         self.width == 4 && aligned(at, inner) && self.graph.ty(value).len().is_multiple_of(4)
     }
 
+    /// Whether a binding is an array of pairs of 64-bit words, which a software device gathers as fast as words of 32 bits.
+    fn is_packed(&self, binding: usize) -> bool {
+        let (value, wide) = self.bindings[binding];
+        let fits = self.target.class == DeviceClass::Cpu && self.target.int64;
+        let stores = || self.body.stores.iter().filter(|store| (self.memory)(store.value) == value);
+        wide && fits && self.graph.ty(value).dtype == DType::F32 && stores().all(|store| self.is_wide(value, &store.at))
+    }
+
     fn module(&self, access: &[Access], main: &str, workgroup: [u32; 3], is_row: bool) -> String {
         let mut text = self.aliases();
         text += "struct Params {\n";
@@ -203,10 +214,14 @@ impl<'b> Emitter<'b> {
         text += &self.declarations(access, 1);
         text += &self.functions(main);
         text += Storage::functions(main);
+        text += if (0..self.bindings.len()).any(|binding| self.is_packed(binding)) { viral_shaders::WIDE } else { "" };
         if is_row {
             let _ = writeln!(text, "const ROW_LANES = {}u;", workgroup[0]);
             text += if self.width == 4 { ACROSS_VEC4 } else { ACROSS_SCALAR };
-            text += viral_shaders::ROW_REDUCE;
+            text += match self.is_vector(workgroup[0]) {
+                true => viral_shaders::ROW_REDUCE_SUBGROUP,
+                false => viral_shaders::ROW_REDUCE,
+            };
         }
         let [x, y, z] = workgroup;
         let _ = writeln!(
@@ -236,6 +251,7 @@ impl<'b> Emitter<'b> {
         for (index, (&(value, wide), access)) in self.bindings.iter().zip(access).enumerate() {
             let dtype = self.graph.ty(value).dtype;
             let element = match dtype.storage() {
+                _ if self.is_packed(index) => "vec2<u64>".to_owned(),
                 Some(storage) => storage.word(wide).to_owned(),
                 None if wide => format!("vec4<{}>", stored_type(dtype).name()),
                 None => stored_type(dtype).name().to_owned(),

@@ -31,8 +31,13 @@ impl Emitter<'_> {
         self.body.dims[dims].iter().product()
     }
 
-    /// Work items for `(rows, cells)`: the statements that set `row` and `cell`, the workgroup, and the grid.
-    pub(super) fn grid(&mut self, rows: usize, cells: usize) -> (String, [u32; 3], [u32; 3]) {
+    /// Work items for `(rows, cells)`.
+    pub(super) fn grid(&mut self, rows: usize, cells: usize) -> Grid {
+        // On a software device a workgroup is one vector, unless most of it would have nothing to do.
+        let lanes = self.row_lanes(cells);
+        if self.target.class == DeviceClass::Cpu && (rows == 1 || 2 * cells >= lanes as usize) {
+            return self.stripes(rows, cells, lanes);
+        }
         let limit = self.target.max_workgroups_per_dimension as usize;
         let width = match cells {
             _ if rows == 1 => 64,
@@ -55,24 +60,68 @@ impl Emitter<'_> {
                 [columns, lines.div_ceil(z), z],
             )
         };
-        let text =
-            format!("let row = {row};\nlet cell = {cell};\nif (row >= {n_rows} || cell >= {n_cells}) {{ return; }}\n");
-        (text, [width as u32, height as u32, 1], groups.map(|n| n as u32))
+        Grid {
+            row: format!("let row = {row};\nif (row >= {n_rows}) {{ return; }}\n"),
+            cell: format!("let cell = {cell};\nif (cell >= {n_cells}) {{ return; }}\n"),
+            end: "",
+            workgroup: [width as u32, height as u32, 1],
+            groups: groups.map(|n| n as u32),
+        }
+    }
+
+    /// Work items for a software device, where starting a workgroup costs as much as several cells: each walks over a
+    /// number of them. Rows are the same for all of its lanes, so their indices, and the divisions that these take, are
+    /// computed once and not lane by lane.
+    fn stripes(&mut self, rows: usize, cells: usize, lanes: u32) -> Grid {
+        let limit = self.target.max_workgroups_per_dimension as usize;
+        let vector = lanes as usize;
+        let long =
+            (STRIPE * vector).min(cells.div_ceil(LEAST_GROUPS).max(cells.div_ceil(limit)).next_multiple_of(vector));
+        let cells_each = if rows == 1 { long } else { cells.next_multiple_of(vector).min(STRIPE * vector) };
+        let cells_each = cells_each.max(cells.div_ceil(limit));
+        let rows_each = self.rows_each(rows, cells_each.div_ceil(vector));
+        let (n_rows, n_cells) = (self.word(rows as i64), self.word(cells as i64));
+        let (rows_word, cells_word) = (self.word(rows_each as i64), self.word(cells_each as i64));
+        Grid {
+            row: format!(
+                "let end_row = min((wg.y + 1u) * {rows_word}, {n_rows});\n\
+                 for (var row = wg.y * {rows_word}; row < end_row; row++) {{\n"
+            ),
+            cell: format!(
+                "let end_cell = min((wg.x + 1u) * {cells_word}, {n_cells});\n\
+                 for (var cell = wg.x * {cells_word} + lid.x; cell < end_cell; cell += {lanes}u) {{\n"
+            ),
+            end: "}\n}\n",
+            workgroup: [lanes, 1, 1],
+            groups: [cells.div_ceil(cells_each), rows.div_ceil(rows_each), 1].map(|n| n as u32),
+        }
+    }
+
+    /// Rows that one workgroup of a software device computes, each in this many steps.
+    fn rows_each(&self, rows: usize, steps: usize) -> usize {
+        let limit = self.target.max_workgroups_per_dimension as usize;
+        (STRIPE / steps.max(1)).min(rows.div_ceil(LEAST_GROUPS)).max(rows.div_ceil(limit)).max(1)
     }
 
     pub(super) fn map(&mut self) -> (String, [u32; 3], [u32; 3]) {
         let rank = self.body.dims.len();
         let outer = rank.saturating_sub(1);
         let cells = self.inner.map_or(1, |inner| self.body.dims[inner] / self.width);
-        let (mut text, workgroup, groups) = self.grid(self.extent(0..outer), cells);
+        let grid = self.grid(self.extent(0..outer), cells);
+        let mut text = grid.row;
         text += &self.unflatten("row", 0..outer, false);
-        text += &self.unflatten("cell", outer..rank, true);
         let roots: Vec<ExprId> = self.body.stores.iter().map(|store| store.expr).collect();
-        text += &self.define_all(&roots, |_| true);
+        let in_row = self.body.depends_on(outer..rank);
+        for id in (0..in_row.len()).filter(|&id| !in_row[id]) {
+            text += &self.define(id);
+        }
+        text += &grid.cell;
+        text += &self.unflatten("cell", outer..rank, true);
+        text += &self.define_all(&roots, |id| in_row[id]);
         for index in 0..self.body.stores.len() {
             text += &self.store(index);
         }
-        (text, workgroup, groups)
+        (text + grid.end, grid.workgroup, grid.groups)
     }
 
     pub(super) fn column(&mut self) -> (String, [u32; 3], [u32; 3]) {
@@ -81,11 +130,13 @@ impl Emitter<'_> {
         let cells = self.inner.map_or(1, |inner| self.body.dims[inner] / self.width);
         let last = rank.saturating_sub(1).max(reduced);
         let rows = self.extent(0..outer) * self.extent(reduced..last);
-        let (mut text, workgroup, groups) = self.grid(rows, cells);
+        let grid = self.grid(rows, cells);
+        let mut text = grid.row;
         let middle = self.word(self.extent(reduced..last) as i64);
         let _ = writeln!(text, "let outer = row / {middle};\nlet middle = row % {middle};");
         text += &self.unflatten("outer", 0..outer, false);
         text += &self.unflatten("middle", reduced..last, false);
+        text += &grid.cell;
         text += &self.unflatten("cell", last..rank, true);
         let n = self.word(self.extent(outer..reduced) as i64);
         let reduction = self.body.reductions[0].clone();
@@ -100,7 +151,7 @@ impl Emitter<'_> {
         let store = self.body.stores[0].expr;
         text += &self.define(store);
         text += &self.store(0);
-        (text, workgroup, groups)
+        (text + grid.end, grid.workgroup, grid.groups)
     }
 
     pub(super) fn row(&mut self) -> (String, [u32; 3], [u32; 3]) {
@@ -108,10 +159,22 @@ impl Emitter<'_> {
         let (rows, columns) = (self.extent(0..rows_end), self.extent(rows_end..rank) / self.width);
         let lanes = self.row_lanes(columns);
         let limit = self.target.max_workgroups_per_dimension as usize;
-        let y = rows.div_ceil(limit);
+        // Without barriers a workgroup may as well walk over several rows.
+        let is_vector = self.is_vector(lanes);
+        let rows_each = if is_vector { self.rows_each(rows, columns.div_ceil(lanes as usize)) } else { 1 };
+        let stripes = rows.div_ceil(rows_each);
+        let y = stripes.div_ceil(limit);
         let (n_rows, n_cells) = (self.word(rows as i64), self.word(columns as i64));
-        let mut text =
-            format!("let row = wg.y * nwg.x + wg.x;\nif (row >= {n_rows}) {{ return; }}\nlet lane = lid.x;\n");
+        let mut text = String::from("let lane = lid.x;\nlet stripe = wg.y * nwg.x + wg.x;\n");
+        text += &if is_vector {
+            let each = self.word(rows_each as i64);
+            format!(
+                "let end_row = min((stripe + 1u) * {each}, {n_rows});\n\
+                 for (var row = stripe * {each}; row < end_row; row++) {{\n"
+            )
+        } else {
+            format!("let row = stripe;\nif (row >= {n_rows}) {{ return; }}\n")
+        };
         text += &self.unflatten("row", 0..rows_end, false);
 
         let in_row = self.body.depends_on(rows_end..rank);
@@ -167,7 +230,13 @@ impl Emitter<'_> {
             }
             text += "}\n";
         }
-        (text, [lanes, 1, 1], [rows.div_ceil(y) as u32, y as u32, 1])
+        text += if is_vector { "}\n" } else { "" };
+        (text, [lanes, 1, 1], [stripes.div_ceil(y) as u32, y as u32, 1])
+    }
+
+    /// Whether this many lanes are a subgroup for sure.
+    pub(super) fn is_vector(&self, lanes: u32) -> bool {
+        self.target.class == DeviceClass::Cpu && self.target.fixed_subgroup() == Some(lanes)
     }
 
     /// Work items that share a row. On a software device a workgroup that is wider than a vector costs more than it brings.
@@ -195,6 +264,23 @@ impl Emitter<'_> {
         levels
     }
 }
+
+/// Where a work item finds its row and its cell.
+pub(super) struct Grid {
+    /// Statements that set `row`.
+    row: String,
+    /// Statements that set `cell`; what differs from row to row only comes before.
+    cell: String,
+    /// What ends them.
+    end: &'static str,
+    workgroup: [u32; 3],
+    groups: [u32; 3],
+}
+
+/// Steps of a workgroup of a software device, where there is enough to do.
+const STRIPE: usize = 64;
+/// Workgroups that leave no core of a software device idle.
+const LEAST_GROUPS: usize = 32;
 
 /// Neutral element of a reduction.
 fn start(is_sum: bool) -> &'static str {
