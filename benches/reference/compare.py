@@ -109,7 +109,8 @@ def differences(contestants: list[Contestant], runs: dict[str, list[Run]]) -> di
     """Largest relative difference of a loss from PyTorch's, with alignment and without."""
     worst = {"first": 0.0, "later": 0.0}
     for alignment in (True, False):
-        group = [contestant for contestant in contestants if contestant.alignment == alignment]
+        # Other samples, other losses.
+        group = [c for c in contestants if c.alignment == alignment and c.samples is None]
         reference = next((runs[c.name][0] for c in group if c.program == "pytorch"), None)
         if reference is None:
             continue

@@ -21,11 +21,13 @@ class Contestant:
     program: str  # "viral-wgpu" or "pytorch"
     alignment: bool = True
     options: tuple[str, ...] = ()  # further arguments
+    samples: int | None = None  # the first samples only, so that later steps remember their pictures' features
 
 
 # Each is compared with the first PyTorch of the same alignment.
 CONTESTANTS = [
     Contestant("viral-wgpu", "viral-wgpu"),
+    Contestant("viral-wgpu, features remembered", "viral-wgpu", samples=8),
     Contestant("PyTorch", "pytorch"),
     Contestant("PyTorch, logits of targets only", "pytorch", options=("--supervised-rows-only",)),
     Contestant("viral-wgpu, no alignment", "viral-wgpu", alignment=False),
@@ -58,7 +60,8 @@ class Case:
             command = [sys.executable, HERE / "train_step.py", self.config, "--adapter", self.adapter_of(contestant)]
             command += ["--steps", str(steps), *([] if contestant.alignment else ["--no-alignment"])]
             return measure([*command, *contestant.options], dict(os.environ), None)
-        return self.viral(steps, [f"model.adapter={self.adapter_of(contestant)}", *self.without(contestant)], contestant.options)
+        settings = [f"model.adapter={self.adapter_of(contestant)}", *self.without(contestant), *self.first_samples(contestant)]
+        return self.viral(steps, settings, contestant.options)
 
     def viral(self, steps: int, settings: list[str], options: tuple[str, ...] = ()) -> Run:
         out = self.scratch / f"run-{time.monotonic_ns()}"
@@ -71,6 +74,14 @@ class Case:
 
     def adapter_of(self, contestant: Contestant) -> Path:
         return self.adapter if contestant.alignment else self.adapter.with_name("adapter-without-alignment")
+
+    def first_samples(self, contestant: Contestant) -> list[str]:
+        if contestant.samples is None:
+            return []
+        records = json.loads((self.config.parent / "train.json").read_text())
+        few = self.scratch / f"first-{contestant.samples}.json"
+        few.write_text(json.dumps(records[: contestant.samples]))
+        return [f"data.train={few}"]
 
     @staticmethod
     def without(contestant: Contestant) -> list[str]:
