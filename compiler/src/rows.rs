@@ -44,10 +44,9 @@ fn only_for_rows(graph: &Graph, table: Value) -> BTreeSet<Value> {
     let mut found = Vec::new();
     for value in graph.values().rev() {
         let node = graph.node(value);
-        let by_rows = match wanted[value.index()] && !read_in_full[value.index()] {
-            true => row_arguments(graph, node),
-            false => None,
-        };
+        // What reads no rows, such as a number, is repeated for free. Graphs share such values between layers.
+        let by_rows = row_arguments(graph, node)
+            .filter(|by_rows| wanted[value.index()] && (by_rows.is_empty() || !read_in_full[value.index()]));
         for (position, arg) in node.args.iter().enumerate() {
             match &by_rows {
                 Some(by_rows) if by_rows.contains(&position) => wanted[arg.index()] = true,
@@ -210,7 +209,13 @@ mod tests {
         let x = g.param("x", &[B, T, D]);
         let index = g.input("index", DType::U32, &[INDEX.len()]);
         let weights = g.input("weights", DType::F32, &[INDEX.len(), D]);
+        // Another layer's dropout reads the same number in full.
+        let limit = g.constant(DType::F32, 0.3, &[B * T, D]);
+        g.output("limit", limit);
         let h = half_layer(&mut g, x);
+        // Somebody else reads the same numbers in full.
+        let limit = g.constant(DType::F32, 0.3, &[B * T, D]);
+        g.output("numbers", limit);
         let rows = take(&mut g, h, index);
         let rows = g.mul(rows, weights);
         let loss = g.sum_all(rows);
@@ -238,8 +243,9 @@ mod tests {
         });
         let leaves: HashMap<String, Tensor> = leaves.collect();
         let live = g.live();
-        let products =
-            g.values().filter(|v| live[v.index()]).map(|v| g.node(v)).filter(|n| n.op.name() == "lora_linear");
+        let nodes: Vec<&Node> = g.values().filter(|v| live[v.index()]).map(|v| g.node(v)).collect();
+        assert_eq!(nodes.iter().filter(|node| node.op.name() == "gather").count(), 1, "{g}");
+        let products = nodes.iter().filter(|node| node.op.name() == "lora_linear");
         let extents = products.map(|node| node.ty.shape[0]).collect();
         (evaluate_outputs(&g, &leaves).unwrap().into_iter().collect(), extents)
     }
