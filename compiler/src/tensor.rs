@@ -1,7 +1,7 @@
 //! Dense host tensors in f64, the interpreter's currency.
 
 use crate::storage;
-use crate::types::{DType, TensorType, row_major_strides};
+use crate::types::{DType, TensorType, row_major_place};
 
 /// A dense row-major tensor whose elements are held as `f64`, whatever the element type.
 ///
@@ -52,8 +52,7 @@ impl Tensor {
 
     /// Element at a multi-index.
     pub fn at(&self, index: &[usize]) -> f64 {
-        let strides = row_major_strides(&self.ty.shape);
-        self.data[index.iter().zip(&strides).map(|(i, s)| i * s).sum::<usize>()]
+        self.data[row_major_place(index, &self.ty.shape)]
     }
 
     /// Little-endian bytes in the element type, as the device stores them.

@@ -212,6 +212,11 @@ impl FromStr for TensorType {
     }
 }
 
+/// Position of a multi-index among the elements of a dense row-major tensor.
+pub fn row_major_place(index: &[usize], shape: &[usize]) -> usize {
+    index.iter().zip(shape).fold(0, |place, (at, extent)| place * extent + at)
+}
+
 /// Distance in elements between neighbours along each axis of a dense row-major tensor.
 pub fn row_major_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

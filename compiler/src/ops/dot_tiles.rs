@@ -3,7 +3,7 @@
 use super::rule::{Class, Sample, arity};
 use crate::grad::Backward;
 use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
+use crate::types::{DType, TensorType, row_major_place};
 
 op! {
     /// Product of matrices in tiles, as [`PackF16`](super::pack_f16::PackF16) makes them: `(…, M/E, K/E, E, E)` times
@@ -44,16 +44,19 @@ op! {
         let edge = args[0].ty.shape[rank - 1];
         let ([_, tiles], out) = (self.tiles(0, &args[0].ty), ty.rank());
         let length = edge * tiles.div_ceil(2 * self.parts) * 2;
-        let element = |which: usize, leading: &[usize], row: usize, column: usize| {
+        let element = |which: usize, matrix: usize, row: usize, column: usize| {
             let transposed = if which == 0 { self.a_transposed } else { self.b_transposed };
             let (row, column) = if transposed { (column, row) } else { (row, column) };
-            args[which].at(&[leading, &[row / edge, column / edge, row % edge, column % edge]].concat())
+            let Tensor { ty, data } = args[which];
+            let tile = (matrix * ty.shape[rank - 4] + row / edge) * ty.shape[rank - 3] + column / edge;
+            data[(tile * edge + row % edge) * edge + column % edge]
         };
         Tensor::from_fn(ty, |index| {
-            let (part, leading) = if self.parts > 1 { (index[0], &[][..]) } else { (0, &index[..out - 2]) };
+            let leading = row_major_place(&index[..out - 2], &ty.shape[..out - 2]);
+            let (part, matrix) = if self.parts > 1 { (leading, 0) } else { (0, leading) };
             let terms = part * length..((part + 1) * length).min(tiles * edge);
             let (row, column) = (index[out - 2], index[out - 1]);
-            terms.map(|k| element(0, leading, row, k) * element(1, leading, k, column)).sum()
+            terms.map(|k| element(0, matrix, row, k) * element(1, matrix, k, column)).sum()
         })
     }
 
@@ -63,7 +66,7 @@ op! {
         Class::Kernel
     }
 
-    // Kernels of it need cooperative matrices: `tests/cooperative.rs` has them.
+    // Kernels of it need cooperative matrices: `tests/kernels/cooperative.rs` has them.
     fn samples() -> Vec<Sample> {
         Vec::new()
     }
