@@ -11,6 +11,12 @@ use super::*;
 use crate::data::rng::Mt19937;
 use crate::error::Kind;
 
+/// A new folder, in memory where the system has such: what a failing disk leaves is imagined here, so that every write of many
+/// checkpoints would wait for a true one in vain.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Files as a checkpoint of `step` has them, of several pieces each.
 fn parts(step: u64) -> Vec<Part<'static>> {
     let tensors = (0..3).map(|piece| vec![(step as u8).wrapping_mul(7) ^ piece; 40].into()).collect();
@@ -47,7 +53,7 @@ fn check(run: &Path, completed: &[u64], place: &str) {
 
 #[test]
 fn checkpoints_are_saved_found_and_thinned_out() {
-    let run = tempfile::tempdir().unwrap();
+    let run = folder();
     assert!(on_system_disk(run.path()).newest().is_none());
     assert_eq!(save_three(run.path(), &FaultyDisk::default()), [10, 20, 30]);
     let checkpoints = on_system_disk(run.path());
@@ -72,7 +78,7 @@ fn checkpoints_are_saved_found_and_thinned_out() {
 
 #[test]
 fn every_kind_of_damage_is_noticed() {
-    let run = tempfile::tempdir().unwrap();
+    let run = folder();
     let checkpoints = on_system_disk(run.path());
     let path = checkpoints.save(1, parts(1)).unwrap();
     let file = path.join("optimizer.safetensors");
@@ -98,14 +104,14 @@ fn every_kind_of_damage_is_noticed() {
 /// on the disk's side: the n-th operation fails, for every n, and everything after it.
 #[test]
 fn whichever_operation_fails_an_earlier_checkpoint_is_whole() {
-    let run = tempfile::tempdir().unwrap();
+    let run = folder();
     let disk = FaultyDisk::default();
     save_three(run.path(), &disk);
     let operations = disk.operations();
     assert!(operations > 40, "{operations}");
     for fault in [Fault::Full, Fault::Killed] {
         for at in 0..operations {
-            let run = tempfile::tempdir().unwrap();
+            let run = folder();
             let disk = FaultyDisk::failing(at, fault);
             let completed = save_three(run.path(), &disk);
             assert!(disk.has_failed());
@@ -122,7 +128,7 @@ fn whichever_operation_fails_an_earlier_checkpoint_is_whole() {
 
 #[test]
 fn a_full_disk_is_told_with_what_is_needed_and_free() {
-    let run = tempfile::tempdir().unwrap();
+    let run = folder();
     let checkpoints = |disk: FaultyDisk| Checkpoints::new(run.path(), Arc::new(disk));
     let error = checkpoints(FaultyDisk::with_available(100)).save(7, parts(7)).unwrap_err();
     assert_eq!(error.kind, Kind::Io);
@@ -138,7 +144,7 @@ fn a_full_disk_is_told_with_what_is_needed_and_free() {
 /// the power fails after the n-th operation, for every n, and of what was not flushed anything may be left.
 #[test]
 fn a_loss_of_power_leaves_the_last_completed_checkpoint() {
-    let run = tempfile::tempdir().unwrap();
+    let run = folder();
     let disk = FaultyDisk::default();
     // What each step had done when its saving returned, by number of operations.
     let mut completed = Vec::new();
@@ -152,7 +158,7 @@ fn a_loss_of_power_leaves_the_last_completed_checkpoint() {
     let mut resumed_later = 0;
     for after in 0..=disk.operations() {
         for _ in 0..8 {
-            let left: TempDir = tempfile::tempdir().unwrap();
+            let left = folder();
             disk.after_power_loss(run.path(), after, &mut random, left.path());
             let done: Vec<u64> = completed.iter().filter(|(at, _)| *at <= after).map(|&(_, step)| step).collect();
             check(left.path(), &done, &format!("after {after}"));
