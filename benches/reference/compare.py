@@ -16,7 +16,7 @@ from machine import ROOT, facts
 CASE = "small"
 # The first steps fill caches; the last one of viral-wgpu is recorded while no other is under way.
 WARM_UP, TAIL = 2, 1
-# Largest relative difference of a loss in step 0, before any update, and later: the bounds of tests/training.rs.
+# Largest relative difference of a loss in step 0, before any update, and later: the bounds of tests/training/cases.rs.
 FIRST_LOSS, LATER_LOSS = 1e-4, 1e-3
 
 

@@ -3,15 +3,33 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
 use viral_model::adapter::Parameter;
+use viral_runtime::Device;
 use viral_train::Config;
-use viral_train::engine::{self, Finished, Resume, Training};
+use viral_train::config::Precision;
+use viral_train::engine::{Finished, Resume, Training, open_device};
 use viral_train::run::{Interrupt, StepMetrics, read_metrics};
 
 use super::cases::read_tensors;
+use super::device;
+
+/// The device that runs of this configuration share. Each of them could open its own: it would compile the same kernels again.
+pub(crate) fn device_of(config: &Config) -> Device {
+    static WITH_MATRICES: OnceLock<Device> = OnceLock::new();
+    match config.train.precision {
+        Precision::F32 => device().clone(),
+        Precision::Bf16 | Precision::F16 => WITH_MATRICES.get_or_init(|| new_device(config)).clone(),
+    }
+}
+
+/// The device of a run that shares it with nobody.
+pub(crate) fn new_device(config: &Config) -> Device {
+    open_device(config, None).unwrap_or_else(|error| panic!("{error}"))
+}
 
 /// A finished run, whose folder lives as long as the value.
 pub(crate) struct Run {
@@ -25,10 +43,15 @@ impl Run {
     /// # Panics
     /// If the run fails.
     pub(crate) fn new(config: &Config) -> Self {
+        Self::on(device_of(config), config)
+    }
+
+    /// As [`Run::new`], on this device.
+    pub(crate) fn on(device: Device, config: &Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config.clone();
         config.output.dir = folder.path().join("run");
-        let finished = engine::train(&config).unwrap_or_else(|error| panic!("{error}"));
+        let finished = Training::new(&config).on(device).run().unwrap_or_else(|error| panic!("{error}"));
         Self { finished, folder }
     }
 
@@ -44,7 +67,7 @@ impl Run {
         let interrupt = Interrupt::default();
         interrupt.stop();
         for stops in 0.. {
-            let training = Training::new(&config).interruptible(interrupt.clone());
+            let training = Training::new(&config).on(device_of(&config)).interruptible(interrupt.clone());
             let training = if stops == 0 { training } else { training.resume(Resume::default()) };
             match training.run() {
                 Ok(finished) => return (Self { finished, folder }, stops),

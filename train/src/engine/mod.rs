@@ -92,13 +92,14 @@ pub struct Training<'c> {
     disk: Arc<dyn Disk>,
     profiled: u64,
     pipelines: Option<PathBuf>,
+    device: Option<Device>,
 }
 
 impl<'c> Training<'c> {
     /// A run that begins at its front and that nobody interrupts.
     pub fn new(config: &'c Config) -> Self {
         let disk = Arc::new(SystemDisk);
-        Self { config, resume: None, interrupt: Interrupt::default(), disk, profiled: 0, pipelines: None }
+        Self { config, resume: None, interrupt: Interrupt::default(), disk, profiled: 0, pipelines: None, device: None }
     }
 
     /// Goes on from a checkpoint, bit for bit as if the run had never stopped.
@@ -121,12 +122,18 @@ impl<'c> Training<'c> {
         Self { pipelines: folder, ..self }
     }
 
+    /// Trains on a device that is open already, which [`open_device`] opened for a configuration of the same device and
+    /// precision. What it has compiled for earlier runs is not compiled again.
+    pub fn on(self, device: Device) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
     /// Trains and leaves a run folder.
     ///
     /// # Errors
     /// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
     pub fn run(self) -> Result<Finished> {
-        let Self { config, resume, interrupt, disk, profiled, pipelines } = self;
+        let Self { config, resume, interrupt, disk, profiled, pipelines, device } = self;
         let folder = match resume {
             Some(_) => RunFolder::open(&config.output.dir)?,
             None => RunFolder::create(&config.output.dir)?,
@@ -138,7 +145,7 @@ impl<'c> Training<'c> {
             None => Start::default(),
         };
         let plan = Arc::new(bundle.step_plan());
-        let device = open_device(config, pipelines)?;
+        let device = device.map_or_else(|| open_device(config, pipelines), Ok)?;
         let buckets = buckets(&plan, bundle.dataset.shapes());
         let mut session = Session::new(&bundle, &device, &buckets)?;
         if profiled > 0 {
@@ -240,7 +247,10 @@ pub(crate) fn planning_target() -> Target {
 
 /// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.
 /// Cooperative matrices come with it where numbers need not be f32.
-pub(crate) fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
+///
+/// # Errors
+/// If there is no such device, or it refuses to be opened.
+pub fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
     match config.train.precision {
         Precision::F32 => open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() }),
         Precision::Bf16 | Precision::F16 => open_device_with_matrices(config, pipelines),

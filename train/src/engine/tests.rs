@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use viral_runtime::AdapterChoice;
 
 use super::session::Culprit;
 use super::*;
@@ -19,6 +22,17 @@ fn config(case: &str, folder: &Path) -> Config {
     let mut config = Config::load(&file, &Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
     config.output.dir = folder.join("run");
     config
+}
+
+/// The device of all runs here, of which each would compile the same kernels.
+fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| Device::open(&AdapterChoice::default(), &DeviceOptions::default()).unwrap()).clone()
+}
+
+/// As the function of the engine.
+fn train(config: &Config) -> Result<Finished> {
+    Training::new(config).on(device()).run()
 }
 
 fn count(variable: &str, usual: usize) -> usize {
@@ -46,7 +60,7 @@ fn a_run_killed_while_it_writes_goes_on_bit_for_bit() {
     let run = |disk: FaultyDisk, folder: &Path| {
         let mut config = config("lm_only", folder);
         (config.train.steps, config.train.save_every, config.train.keep_checkpoints) = (3, 1, 1);
-        let result = Training { disk: Arc::new(disk), ..Training::new(&config) }.run();
+        let result = Training { disk: Arc::new(disk), ..Training::new(&config).on(device()) }.run();
         (result, config)
     };
     let folder = tempfile::tempdir().unwrap();
@@ -62,7 +76,7 @@ fn a_run_killed_while_it_writes_goes_on_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let (killed, config) = run(FaultyDisk::failing(at, Fault::Killed), folder.path());
         assert_eq!(killed.unwrap_err().kind, crate::error::Kind::Io);
-        let resumed = Training::new(&config).resume(Resume::default()).run();
+        let resumed = Training::new(&config).on(device()).resume(Resume::default()).run();
         resumed.unwrap_or_else(|error| panic!("killed at operation {at}: {error}"));
         assert_eq!(bits(&config.output.dir).0, whole.0, "killed at operation {at} of {operations}");
         assert!(bits(&config.output.dir).1 == whole.1, "killed at operation {at} of {operations}: adapters differ");
@@ -100,8 +114,7 @@ fn bad_numbers_change_nothing_and_are_traced() {
     let bundle = Bundle::open(&config).unwrap_or_else(|error| panic!("{error}"));
     let plan = Arc::new(bundle.step_plan());
     let buckets = buckets(&plan, bundle.dataset.shapes());
-    let device = open_device(&config, None).unwrap();
-    let mut session = Session::new(&bundle, &device, &buckets).unwrap();
+    let mut session = Session::new(&bundle, &device(), &buckets).unwrap();
     let (dataset, prepare) = (bundle.dataset.clone(), bundle.prepare.clone());
     let mut steps: Vec<Vec<MicroBatch>> = Vec::new();
     for micro_batch in Loader::start(dataset, prepare, bundle.geometry, plan, 0, 1).unwrap() {

@@ -7,7 +7,7 @@ use crate::config::{Assignment, Overrides};
 use crate::demo::{self, Preset};
 use crate::engine::{measure_step, open_device};
 use tempfile::TempDir;
-use viral_runtime::{Device, DeviceOptions};
+use viral_runtime::{AdapterChoice, Device, DeviceOptions};
 
 /// A roof under which nobody looks.
 const ROOF: Roofline = Roofline { flops: 1e12, matrix_flops: 1e12, bytes: 1e11 };
@@ -89,15 +89,18 @@ fn planned_memory_is_what_the_device_holds() {
 fn a_device_that_binds_little_computes_the_same() {
     let folder = Folder::of("tiny");
     set_vocabulary(&folder.file.with_file_name("llava").join("config.json"), 5000);
-    let losses = |binding_limit, set: &[&str]| {
-        let config = folder.config(set);
+    let device = |binding_limit| {
         let options = DeviceOptions { binding_limit, ..DeviceOptions::default() };
-        let device = Device::open(&(&config.device).into(), &options).unwrap();
+        Device::open(&AdapterChoice::default(), &options).unwrap()
+    };
+    let [large, small] = [None, Some(1 << 20)].map(device);
+    let losses = |device: &Device, set: &[&str]| {
+        let config = folder.config(set);
         let shape = StepShape { batch: 1, tokens: 48, targets: 8 };
-        measure_step(&config, &device, &ROOF, shape, 1, false).unwrap().losses
+        measure_step(&config, device, &ROOF, shape, 1, false).unwrap().losses
     };
     for set in [&["train.max_length=48"][..], &["model.base=bf16"]] {
-        let (whole, parts) = (losses(None, set), losses(Some(1 << 20), set));
+        let (whole, parts) = (losses(&large, set), losses(&small, set));
         assert!(whole[0].is_finite() && whole.len() == 2);
         for (whole, parts) in whole.iter().zip(&parts) {
             assert!((whole - parts).abs() <= 1e-6 * whole.abs(), "{set:?}: {whole} and {parts}");

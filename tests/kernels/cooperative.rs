@@ -1,13 +1,11 @@
 //! Products on cooperative matrices: kernels that are wrong are found, and right ones give what the interpreter computes from
 //! operands rounded to 16-bit floats.
 
-mod support;
-
 use std::collections::{BTreeMap, HashMap};
 use std::process;
 use std::sync::OnceLock;
 
-use support::{relative_error, run_on};
+use crate::support::{relative_error, run_on};
 use viral_compiler::compile::compile_traced;
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::grad::gradients;
@@ -20,9 +18,10 @@ use viral_compiler::{Graph, Options, Target, compile};
 use viral_runtime::{AdapterChoice, Device, DeviceOptions, matrices};
 use viral_shaders::Kernel;
 use viral_shaders::coop::{self, Spec};
+use viral_shaders::gemm::Form;
 
 /// Mesa's software device has cooperative matrices in vectors of eight lanes only, which is a setting from before the driver
-/// is loaded: so all tests here run once more in a process of their own, where kernels are compiled once for all of them, and
+/// is loaded: so all tests of this file run once more in a process of their own, where kernels are compiled once for all of them, and
 /// the test `name` is done when that has succeeded. `true` there.
 fn in_eight_lanes(name: &str) -> bool {
     const WIDTH: (&str, &str) = ("LP_NATIVE_VECTOR_WIDTH", "256");
@@ -32,11 +31,11 @@ fn in_eight_lanes(name: &str) -> bool {
     }
     let output = OUTPUT.get_or_init(|| {
         let mut command = process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/software-vulkan"));
-        command.args(std::env::args().next()).env(WIDTH.0, WIDTH.1);
+        command.args(std::env::args().next()).arg("cooperative::").env(WIDTH.0, WIDTH.1);
         let output = command.output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     });
-    assert!(output.contains(&format!("test {name} ... ok")), "{output}");
+    assert!(output.contains(&format!("test cooperative::{name} ... ok")), "{output}");
     false
 }
 
@@ -58,18 +57,21 @@ fn a_kernel_that_is_wrong_somewhere_is_found() {
         return;
     }
     let device = device();
-    let broken = |from: &'static str, to: &'static str| {
+    // Only products of one form are wrong.
+    let broken = |form: Form, from: &'static str, to: &'static str| {
         let link = |spec: &Spec| {
             let mut kernel = coop::kernel(spec, device.target());
             assert!(kernel.wgsl.contains(from), "{from}");
-            kernel.wgsl = kernel.wgsl.replace(from, to);
+            if spec.form == form {
+                kernel.wgsl = kernel.wgsl.replace(from, to);
+            }
             kernel
         };
         matrices::fault_of(device, &link).unwrap()
     };
     // None of them leaves C, which nothing would keep it from: a wrong stride, a tile too few along the sums, wrong tiles, and
     // text that does not compile.
-    for (from, to, told) in [
+    let mistakes = [
         ("let stride = p.n * EDGE;", "let stride = p.n * EDGE - 8u;", " instead of "),
         ("step < last;", "step + 2u < last;", " instead of "),
         ("b_tile(place, column_tile + 1u)", "b_tile(place, column_tile)", " instead of "),
@@ -77,9 +79,10 @@ fn a_kernel_that_is_wrong_somewhere_is_found() {
         ("let b_second = (step + 1u)", "let b_second = step", " instead of "),
         ("4u * (part / 2u)", "4u * (part % 2u)", " instead of "),
         ("coopMultiplyAdd(left0", "coopMultiplyAd(left0", " was rejected: "),
-    ] {
-        let fault = broken(from, to);
-        assert!(fault.as_ref().is_some_and(|fault| fault.contains(told)), "{to}: {fault:?}");
+    ];
+    for (form, (from, to, told)) in Form::ALL.into_iter().cycle().zip(mistakes) {
+        let fault = broken(form, from, to);
+        assert!(fault.as_ref().is_some_and(|fault| fault.contains(told)), "{form:?}, {to}: {fault:?}");
     }
 }
 
@@ -297,7 +300,7 @@ fn numbers_beyond_the_range_stay_finite_and_others_stay_what_they_are() {
         -0.0,
     ];
     let leaves = HashMap::from([("x".to_owned(), Tensor::f32([2, 8], numbers.to_vec()))]);
-    let found = support::run(&graph, &leaves, &Options::new(support::device().target().clone()));
+    let found = crate::support::run(&graph, &leaves, &Options::new(crate::support::device().target().clone()));
     let bits = |numbers: &[f64]| numbers.iter().map(|x| if x.is_nan() { 0 } else { x.to_bits() }).collect::<Vec<_>>();
     assert_eq!(bits(&found["y"].data), bits(&expected));
 }

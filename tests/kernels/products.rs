@@ -1,11 +1,9 @@
 //! Matrix products with everything that the operation `dot` does not show: batches with strides of their own, epilogues,
 //! accumulation, both tilings. Against sums in f64.
 
-mod support;
-
 use std::collections::HashMap;
 
-use support::{device, relative_distance};
+use crate::support::{device, relative_distance};
 use viral_compiler::plan::{Bind, BufferDecl, BufferId, BufferRole, Command, Dispatch, KernelId, MemoryReport, Plan};
 use viral_runtime::{Buffer, Executable, SlotPool};
 use viral_shaders::gemm::{Form, Hook, Operand, Problem, Shape, Skew, Spec, launch_shape, link};

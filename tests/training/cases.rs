@@ -1,14 +1,12 @@
 //! Whole runs: the reference's cases step by step against PyTorch, what a run leaves, and how a run without a starting
 //! adapter begins.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::cases::{Case, f64s, read_tensors};
+use crate::support::runs::{Run, file_names, read_adapter};
+use crate::support::{Comparison, norm, relative_distance};
 use serde_json::{Value as Json, json};
-use support::cases::{Case, f64s, read_tensors};
-use support::runs::{Run, file_names, read_adapter};
-use support::{Comparison, norm, relative_distance};
 use viral_model::adapter::Parameter;
 use viral_model::weights::{Checkpoint, NameMap};
 use viral_train::Config;

@@ -6,7 +6,7 @@ use viral_compiler::eval::evaluate;
 use viral_compiler::ops::{Class, input::Input};
 use viral_compiler::{Graph, Value};
 
-use crate::make::{self, Made};
+use super::make::{self, Made};
 
 /// The smallest graph found for which `fails` still holds: fewer operations, one output, inputs instead of computations.
 pub(crate) fn smallest(seed: u64, operations: usize, fails: &dyn Fn(&Made) -> bool) -> Made {

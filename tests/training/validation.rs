@@ -1,12 +1,10 @@
 //! Evaluation on samples that a run does not learn from: right, harmless, and what follows from it.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use support::cases::Case;
-use support::runs::{Run, file_names};
+use crate::support::cases::Case;
+use crate::support::runs::{Run, file_names};
 use viral_train::Config;
 use viral_train::config::{HeldOut, Kept};
 use viral_train::run::{StepMetrics, Validation};

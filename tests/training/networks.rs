@@ -1,11 +1,9 @@
 //! The networks on the device against PyTorch: everything from text and pictures to gradients, on the reference's cases.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::cases::{Case, f64s, micro_batches};
-use support::{Comparison, device, norm, relative_distance, run};
+use crate::support::cases::{Case, f64s, micro_batches};
+use crate::support::{Comparison, device, norm, relative_distance, run};
 use viral_compiler::Options;
 use viral_compiler::tensor::Tensor;
 use viral_model::adapter::Parameter;

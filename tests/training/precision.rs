@@ -1,15 +1,13 @@
 //! Numbers in fewer than 32 bits: frozen tensors in storage types, and in parts, against the interpreter, which computes with
 //! the numbers that the storage holds; codes against bitsandbytes; training against PyTorch.
 
-mod support;
-
 use std::collections::{BTreeMap, HashMap};
 
+use crate::support::combinations::{Combination, folder};
+use crate::support::runs::Run;
+use crate::support::{Comparison, device, relative_error, run};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
-use support::combinations::{Combination, folder};
-use support::runs::Run;
-use support::{Comparison, device, relative_error, run};
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ops::Random;
 use viral_compiler::storage;

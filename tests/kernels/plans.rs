@@ -1,10 +1,8 @@
 //! Plans within the limits that every device has: bound on wgpu's device that checks everything and computes nothing.
 
-#[path = "../compiler/tests/common/mod.rs"]
-mod graphs;
-mod support;
-
 use std::collections::HashMap;
+
+use crate::graphs;
 
 use viral_compiler::compile::CompileError;
 use viral_compiler::eval::evaluate_outputs;
@@ -123,9 +121,9 @@ fn grids_beyond_the_limit_of_a_dimension_are_folded() {
     leaves.insert("index".into(), Tensor::new(TensorType::u32([rows]), wanted));
 
     let expected = evaluate_outputs(&graph, &leaves).unwrap();
-    let results = support::run(&graph, &leaves, &Options::new(support::device().target().clone()));
+    let results = crate::support::run(&graph, &leaves, &Options::new(crate::support::device().target().clone()));
     for (name, expected) in &expected {
-        let error = support::relative_error(&results[name], expected);
+        let error = crate::support::relative_error(&results[name], expected);
         assert!(error < 1e-5, "{name}: {error:.1e}");
     }
 }

@@ -1,12 +1,10 @@
 //! a step's loss is the mean over its micro-batches, each a mean of its own. So four samples in one micro-batch and in four
 //! are different means of the same four losses and gradients.
 
-mod support;
-
 use std::path::Path;
 
-use support::cases::{micro_batches, open};
-use support::{device, relative_distance};
+use crate::support::cases::{micro_batches, open};
+use crate::support::{device, relative_distance};
 use viral_train::Config;
 use viral_train::config::{Assignment, Overrides};
 use viral_train::data::buckets;

@@ -1,16 +1,14 @@
 //! Every language model, vision encoder and teacher on the device against PyTorch: features, and training in combinations.
 
-mod support;
-
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::support::cases::{f64s, micro_batches, open, read_tensors};
+use crate::support::combinations::{Combination, folder, llava_config, parts, teacher};
+use crate::support::counter::{content, probe};
+use crate::support::runs::Run;
+use crate::support::{Comparison, device, relative_distance, run};
 use serde_json::Value as Json;
-use support::cases::{f64s, micro_batches, open, read_tensors};
-use support::combinations::{Combination, folder, llava_config, parts, teacher};
-use support::counter::{content, probe};
-use support::runs::Run;
-use support::{Comparison, device, relative_distance, run};
 use viral_compiler::tensor::Tensor;
 use viral_compiler::types::DType;
 use viral_compiler::{Graph, Options, Value};

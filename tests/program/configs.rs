@@ -103,7 +103,7 @@ fn the_page_lists_every_row() {
     if std::env::var_os("VIRAL_BLESS").is_some() {
         fs::write(&page, format!("{prose}{table}")).unwrap();
     } else {
-        assert_eq!(text, format!("{prose}{table}"), "VIRAL_BLESS=1 cargo test --test configs writes it");
+        assert_eq!(text, format!("{prose}{table}"), "VIRAL_BLESS=1 cargo test --test program configs writes it");
     }
     for key in Recipe::ALL.iter().flat_map(|recipe| recipe.keys).map(|(key, _)| *key) {
         assert!(SECTIONS.iter().flat_map(|section| section.keys).any(|known| known.path() == key), "{key}");

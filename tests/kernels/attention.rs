@@ -1,11 +1,9 @@
 //! Attention: both shapes of its kernels and its expansion against the interpreter, what they keep in memory, and equal bits
 //! however often it is computed.
 
-mod support;
-
 use std::collections::HashMap;
 
-use support::{device, relative_error, run};
+use crate::support::{device, relative_error, run};
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::grad::gradients;
 use viral_compiler::ops::{Op, Random, Sample};
@@ -30,7 +28,7 @@ fn fill(graph: &Graph, random: &mut Random) -> HashMap<String, Tensor> {
     leaves.collect()
 }
 
-/// `tests/kernels.rs` runs the samples in the shape that the device prefers; here are the other shape, for GPUs, and the
+/// `tests/kernels/operations.rs` runs the samples in the shape that the device prefers; here are the other shape, for GPUs, and the
 /// expansion.
 #[test]
 fn every_form_agrees_with_the_interpreter() {

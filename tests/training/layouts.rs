@@ -1,19 +1,17 @@
 //! The same model in every layout that people hold it in trains to the same bits.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::cases::Case;
+use crate::support::combinations::write_teacher;
+use crate::support::releases::{DEPTH_ANYTHING, RADIO_GIANT, SAM};
+use crate::support::runs::Run;
+use crate::support::torch::{Stored, save};
+use crate::support::weights::{ORIGINAL, Renames};
 use safetensors::SafeTensors;
 use serde_json::{Value as Json, json};
-use support::cases::Case;
-use support::combinations::write_teacher;
-use support::releases::{DEPTH_ANYTHING, RADIO_GIANT, SAM};
-use support::runs::Run;
-use support::torch::{Stored, save};
-use support::weights::{ORIGINAL, Renames};
 use tempfile::TempDir;
 use viral_train::Config;
 

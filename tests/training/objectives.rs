@@ -1,14 +1,12 @@
 //! Every objective, residual, stage and method against PyTorch: losses, gradients and ten optimiser steps.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::cases::{micro_batches, open};
+use crate::support::runs::{Run, file_names};
+use crate::support::{Comparison, device};
 use serde_json::Value as Json;
-use support::cases::{micro_batches, open};
-use support::runs::{Run, file_names};
-use support::{Comparison, device};
 use viral_model::adapter::Parameter;
 use viral_model::graph::{Trainable, adapter_key};
 use viral_model::weights::{Checkpoint, NameMap};

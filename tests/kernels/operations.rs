@@ -1,10 +1,8 @@
 //! Every operation on the device against the f64 interpreter, forward and backward.
 
-mod support;
-
 use std::collections::HashMap;
 
-use support::{device, relative_error, run};
+use crate::support::{device, relative_error, run};
 use viral_compiler::Options;
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ops::{Op, Random};

@@ -2,15 +2,11 @@
 //!
 //! `VIRAL_KILLS` says how often it is killed, `VIRAL_LONG` how many steps a long run has; `scripts/reliability` asks for more.
 
-#![cfg(unix)]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use support::runs::Bits;
+use crate::support::runs::Bits;
 use viral_train::data::rng::Mt19937;
 use viral_train::run::read_metrics;
 
@@ -84,7 +80,7 @@ fn signals_and_kills_cost_nothing_but_time() {
     await_steps(&mut child, &stopped, 3);
     signal(&child, "-TERM");
     assert_eq!(end(child).code(), Some(143));
-    let checkpoints = support::runs::file_names(&stopped.join("checkpoints"));
+    let checkpoints = crate::support::runs::file_names(&stopped.join("checkpoints"));
     assert!(!checkpoints.is_empty(), "SIGTERM leaves a checkpoint");
 
     let mut random = Mt19937::new(1);

@@ -1,11 +1,9 @@
 //! Runs that were stopped and go on.
 
-mod support;
-
 use std::fs;
 
-use support::cases::Case;
-use support::runs::{Run, file_names};
+use crate::support::cases::Case;
+use crate::support::runs::{Run, device_of, file_names};
 use viral_train::Config;
 use viral_train::config::Order;
 use viral_train::engine::{Resume, Training};
@@ -48,13 +46,13 @@ fn a_run_stopped_after_every_step_is_the_run_that_never_stopped() {
         checkpoint: Some(whole.path().join(format!("checkpoints/step-{step}"))),
         ..Resume::default()
     };
-    Training::new(&again).resume(from(2)).run().unwrap_or_else(|error| panic!("{error}"));
+    Training::new(&again).on(device_of(&again)).resume(from(2)).run().unwrap_or_else(|error| panic!("{error}"));
     bits.assert_equal(&whole.bits(), &[], "from step 2");
     assert_eq!(file_names(&whole.path().join("checkpoints")), ["step-2", "step-3", "superseded-step-3.1"]);
 
     // A damaged checkpoint is refused where it was asked for.
     fs::write(checkpoint.join("optimizer.safetensors"), "gone").unwrap();
-    let error = Training::new(&again).resume(from(3)).run().unwrap_err();
+    let error = Training::new(&again).on(device_of(&again)).resume(from(3)).run().unwrap_err();
     assert_eq!(error.kind.exit_code(), 4, "{error}");
     assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
 }
@@ -68,7 +66,7 @@ fn a_resumed_run_must_be_the_same_run() {
     config.output.dir = folder.path().join("run");
     let interrupt = Interrupt::default();
     interrupt.stop();
-    let stopped = Training::new(&config).interruptible(interrupt.clone()).run().unwrap_err();
+    let stopped = Training::new(&config).on(device_of(&config)).interruptible(interrupt.clone()).run().unwrap_err();
     assert_eq!(stopped.kind.exit_code(), 130, "{stopped}");
 
     // Where output goes, and how often, is nobody's business.
@@ -76,7 +74,7 @@ fn a_resumed_run_must_be_the_same_run() {
     config.train.keep_checkpoints = 0;
     let again = |config: &Config, allow: &[&str]| {
         let resume = Resume { allow: allow.iter().map(|&key| key.to_owned()).collect(), ..Resume::default() };
-        Training::new(config).resume(resume).interruptible(interrupt.clone()).run().unwrap_err()
+        Training::new(config).on(device_of(config)).resume(resume).interruptible(interrupt.clone()).run().unwrap_err()
     };
     assert_eq!(again(&config, &[]).kind.exit_code(), 130);
 

@@ -1,18 +1,16 @@
 //! The reconstructive objective part by part: its networks against diffusers and PyTorch with weights that are nowhere zero, and
 //! runs that stop, remember and go on with it.
 
-mod support;
-
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use crate::support::cases::read_tensors;
+use crate::support::counter::{content, probe};
+use crate::support::runs::Run;
+use crate::support::torch::{Stored, save};
+use crate::support::{Comparison, device, run};
 use safetensors::Dtype;
 use serde_json::Value as Json;
-use support::cases::read_tensors;
-use support::counter::{content, probe};
-use support::runs::Run;
-use support::torch::{Stored, save};
-use support::{Comparison, device, run};
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::grad::gradients;
 use viral_compiler::ir::LeafKind;

@@ -1,17 +1,15 @@
 //! Random graphs: the device, through the whole pipeline, against the f64 interpreter.
 //!
-//! `VIRAL_SEEDS=1000..2000 cargo test --release --test random_graphs` looks at others than the usual ones.
+//! `VIRAL_SEEDS=1000..2000 cargo test --release --test kernels random` looks at others than the usual ones.
 
 mod make;
 mod shrink;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+use crate::support::device;
 use make::Made;
-use support::device;
 use viral_compiler::compile::compile_traced;
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ir::LeafKind;
@@ -103,7 +101,7 @@ fn check(made: &Made, options: &Options) -> Result<(), String> {
     });
     wrong.map_or(Ok(()), Err)?;
     plan.map_err(|error| error.to_string())?;
-    let results = support::run(&made.graph, &made.leaves, options);
+    let results = crate::support::run(&made.graph, &made.leaves, options);
     let bar = if options.activations.is_storage() { ROUNDED_BAR } else { BAR };
     compare(&results, &expected, bar).map_err(|error| format!("device: {error}"))
 }
