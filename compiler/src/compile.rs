@@ -103,6 +103,18 @@ pub fn compile_traced(
     options: &Options,
     trace: &mut dyn FnMut(&'static str, &Graph),
 ) -> Result<Plan, CompileError> {
+    let (graph, memory, steps) = lowered(graph, options, trace)?;
+    let slots = memory::assign(&graph, &steps, &memory);
+    memory::check(&graph, &steps, &memory, &slots).map_err(CompileError::Memory)?;
+    assemble(&graph, &steps, &memory, &slots, &options.target)
+}
+
+/// The first half of [`compile_traced`]: kernel launches in order, and the graph that they compute.
+pub(crate) fn lowered(
+    graph: &Graph,
+    options: &Options,
+    trace: &mut dyn FnMut(&'static str, &Graph),
+) -> Result<(Graph, Memory, Vec<Step>), CompileError> {
     let verified = |stage, graph: &Graph| graph.verify().map_err(|error| CompileError::Verify { stage, error });
     verified("build", graph)?;
     let live = graph.live();
@@ -125,10 +137,7 @@ pub fn compile_traced(
         verified("precision", &graph)?;
         trace("precision", &graph);
     }
-    let (graph, memory, steps) = launches(graph, options)?;
-    let slots = memory::assign(&graph, &steps, &memory);
-    memory::check(&graph, &steps, &memory, &slots).map_err(CompileError::Memory)?;
-    assemble(&graph, &steps, &memory, &slots, &options.target)
+    launches(graph, options)
 }
 
 /// Kernel launches in order. Where an output cannot be made in its place, because something there is still needed, it

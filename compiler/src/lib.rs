@@ -9,6 +9,7 @@
 //!    differentiation, graph to graph.
 //! 4. [`mod@compile`]: the pipeline, one function from top to bottom. [`passes`] rewrite the graph; lowering decides what is
 //!    computed together and writes or links the kernels; steps are put in order; values get slots.
+//!    Decisions that differ from device to device are made by rules, or by what was measured: [`tunables`].
 //! 5. [`plan`]: the result, plain data that the runtime replays. [`probe`] has plans that measure a device.
 //!
 //! This crate knows neither wgpu nor files, clock, environment or threads: a graph and [`Options`] alone decide the plan,
@@ -28,9 +29,10 @@ pub mod rows;
 mod schedule;
 pub mod storage;
 pub mod tensor;
+pub mod tunables;
 pub mod types;
 
 pub use compile::{CompileError, Options, compile};
 pub use ir::{Graph, Value};
 pub use lower::Placement;
-pub use viral_shaders::{DeviceClass, Target};
+pub use viral_shaders::{DeviceClass, Target, Tuning};

@@ -177,7 +177,20 @@ mod tests {
         let bindings = reads.iter().chain(&writes).copied().collect();
         let (params, clears) = (Vec::new(), Vec::new());
         let birth = writes[0];
-        Step { kernel, params, groups: [1; 3], bindings, reads, writes, clears, birth, label, flops: 0, traffic: 0 }
+        Step {
+            kernel,
+            params,
+            groups: [1; 3],
+            bindings,
+            reads,
+            writes,
+            clears,
+            birth,
+            label,
+            flops: 0,
+            traffic: 0,
+            product: None,
+        }
     }
 
     /// First and last step at which each value is in memory.

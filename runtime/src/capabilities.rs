@@ -1,6 +1,6 @@
 //! What an adapter can do, turned into plain data for the compiler.
 
-use viral_shaders::{DeviceClass, Target};
+use viral_shaders::{DeviceClass, Target, Tuning};
 
 /// A cooperative matrix product that the adapter lists: `(m, k) × (k, n)`, operands and accumulator of the named types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub(crate) fn target(
         max_buffer_bytes: limits.max_buffer_size,
         storage_align: limits.min_storage_buffer_offset_alignment,
         uniform_align: limits.min_uniform_buffer_offset_alignment,
+        tuning: Tuning::default(),
     }
 }
 

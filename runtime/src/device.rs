@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use viral_compiler::plan::Plan;
-use viral_shaders::{Kernel, Target};
+use viral_shaders::{Kernel, Target, Tuning};
 
 use crate::adapter::{self, AdapterChoice, AdapterReport};
 use crate::buffer::Accounts;
@@ -149,6 +149,11 @@ impl Device {
             let _ = self.inner.cooperative_fault.set(fault);
         }
         Ok(self)
+    }
+
+    /// The same device, whose [`Device::target`] says what was measured on it.
+    pub fn tuned(&self, tuning: Tuning) -> Self {
+        Self { target: Arc::new(Target { tuning, ..(*self.target).clone() }), ..self.clone() }
     }
 
     /// What the device can do: what a plan for it must be compiled for.

@@ -54,8 +54,13 @@ impl Problem {
         if batch != 1 || 2 * groups > MANY {
             return whole;
         }
-        let parts = (MANY / groups).min(k / LONG).max(1);
-        Self { parts: k.div_ceil(Self { parts, ..whole }.part()), ..whole }
+        whole.in_parts((MANY / groups).min(k / LONG))
+    }
+
+    /// The same product with its sums in this many parts, or in fewer where some would be empty.
+    pub fn in_parts(self, parts: u32) -> Self {
+        let parts = parts.clamp(1, self.k);
+        Self { parts: self.k.div_ceil(Self { parts, ..self }.part()), ..self }
     }
 
     /// Tiles along the sums of all parts but the last; even.

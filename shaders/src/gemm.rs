@@ -135,6 +135,8 @@ pub struct Problem {
     pub b: Operand,
     /// Result; its matrices must not overlap.
     pub c: Operand,
+    /// Rows of C that a workgroup of the panel shape computes; 0 leaves it to the rule.
+    pub stripe: u32,
 }
 
 /// The tiling of a kernel.
@@ -176,7 +178,8 @@ impl Form {
         matches!(self, Form::NT | Form::TT)
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Short name.
+    pub fn name(self) -> &'static str {
         match self {
             Form::NN => "nn",
             Form::NT => "nt",
@@ -196,7 +199,8 @@ impl Skew {
     pub const ALL: [Skew; 6] =
         [Skew::None, Skew::ShortK, Skew::FewRows, Skew::FewColumns, Skew::Narrow, Skew::FewTiles];
 
-    fn of(form: Form, problem: &Problem) -> Self {
+    /// What the rule takes for small.
+    pub fn of(form: Form, problem: &Problem) -> Self {
         match problem {
             Problem { m: 0..=16, .. } if form.a_transposed() => Skew::FewRows,
             Problem { m: 33.., n: 0..=32, .. } => Skew::FewColumns,
@@ -241,7 +245,7 @@ impl Problem {
             if form.a_transposed() { Operand::dense(batch, k, m) } else { Operand::dense(batch, m, k) },
             if form.b_transposed() { Operand::dense(batch, n, k) } else { Operand::dense(batch, k, n) },
         );
-        Self { batch, m, n, k, alpha: 1.0, a, b, c: Operand::dense(batch, m, n) }
+        Self { batch, m, n, k, alpha: 1.0, a, b, c: Operand::dense(batch, m, n), stripe: 0 }
     }
 
     /// Whether a kernel with [`Spec::vec4`] may compute this: every offset and stride is a multiple of four floats, and so
@@ -258,7 +262,8 @@ impl Problem {
         Self { m: self.n, n: self.m, a: self.b, b: self.a, ..*self }
     }
 
-    fn batches(&self) -> u32 {
+    /// Number of matrices.
+    pub fn batches(&self) -> u32 {
         self.batch.iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
 }
@@ -290,13 +295,16 @@ impl Shape {
         Self::Panel { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64), wide: target.int64 }
     }
 
-    /// Rows and columns of C that one workgroup computes.
-    fn tile(self, spec: &Spec, problem: &Problem) -> [u32; 2] {
+    /// Rows and columns of C that one workgroup computes; where the kernel swaps factors, of its transpose.
+    pub fn tile(self, spec: &Spec, problem: &Problem) -> [u32; 2] {
         match self {
             Shape::Tile => [side(spec); 2],
             Shape::Panel { lanes, .. } if spec.skew.is_thin() => [16, 4 * lanes],
             Shape::Panel { lanes, .. } => {
                 let columns = if spec.paired() { 8 } else { 4 } * lanes;
+                if problem.stripe > 0 {
+                    return [problem.stripe.min(problem.m).next_multiple_of(4), columns];
+                }
                 // A long stripe reads B less often, but every core should get some stripes.
                 let panels = problem.n.div_ceil(columns).saturating_mul(problem.batches());
                 let stripes = PANEL_GROUPS.div_ceil(panels).min(problem.m.div_ceil(PANEL_ROWS[0]));

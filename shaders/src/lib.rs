@@ -1,7 +1,7 @@
 //! WGSL kernels, the linker that specialises them, and the plain data by which the other crates talk about kernels.
 //!
 //! This crate knows neither graphs nor wgpu: a kernel is text plus the facts that a caller needs to bind and launch it
-//! ([`Kernel`]), and what a device can do is a plain record ([`Target`]).
+//! ([`Kernel`]), and what a device can do is a plain record ([`Target`]), with what was measured about it ([`Tuning`]).
 //!
 //! Reading order: a body (`wgsl/*.wgsl`, one file a kernel) and library fragments (`lib/*.wgsl`) are joined by the
 //! [`link::Linker`] under a generated header; [`gemm`], [`coop`] (products on cooperative matrices, whose operands [`pack`]
@@ -29,11 +29,13 @@ pub mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 pub use kernel::{Access, Kernel, Requirements};
 pub use launch::Launch;
 pub use storage::Storage;
 pub use target::{DeviceClass, Target};
+pub use tuning::Tuning;
 
 /// Functions of one element that WGSL lacks (`erf`, `uniform01`), over the aliases `F` and `U`.
 pub const MATH: &str = include_str!("../lib/math.wgsl");

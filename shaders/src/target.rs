@@ -1,5 +1,7 @@
 //! What a device can do, as plain data: the only thing kernel selection and code generation may depend on.
 
+use crate::Tuning;
+
 /// Broad shape of the hardware; it decides which tiling a kernel uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
@@ -40,6 +42,8 @@ pub struct Target {
     pub storage_align: u32,
     /// Alignment of uniform-buffer binding offsets, in bytes.
     pub uniform_align: u32,
+    /// What was measured to be faster on it than what rules choose; empty unless somebody asked for a measurement.
+    pub tuning: Tuning,
 }
 
 impl Target {
@@ -59,6 +63,7 @@ impl Target {
             max_buffer_bytes: 256 << 20,
             storage_align: 256,
             uniform_align: 256,
+            tuning: Tuning::default(),
         }
     }
 

@@ -23,6 +23,7 @@ use body::{Body, ExprKind, Obstacle};
 use cluster::{Clusters, GroupId, Hints, Kind};
 
 pub(crate) use narrowed::narrowed;
+pub(crate) use single::Tiled;
 
 /// One kernel launch over values in memory.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Step {
     pub(crate) label: String,
     pub(crate) flops: u64,
     pub(crate) traffic: u64,
+    /// What is computed, where it is a product that a tiling was chosen for.
+    pub(crate) product: Option<Tiled>,
 }
 
 /// Where the outside keeps a leaf or an output.
@@ -236,6 +239,7 @@ fn lower_group(
         label,
         flops: points * (operations + body.reductions.len() as u64),
         traffic,
+        product: None,
     })
 }
 

@@ -4,6 +4,8 @@ use super::rebuild;
 use crate::compile::Options;
 use crate::ir::{Graph, Node};
 use crate::ops::Class;
+use crate::tunables;
+use crate::types::TensorType;
 
 /// Bytes of a tensor that an expansion may have which a kernel would not need.
 const MOST_BYTES: u64 = 1 << 30;
@@ -30,9 +32,22 @@ pub(super) fn expand(graph: &Graph, options: &Options) -> Graph {
 
 /// Whether a composite is computed by a kernel of its own.
 fn is_kernel(graph: &Graph, node: &Node, options: &Options) -> bool {
-    let types: Vec<_> = node.args.iter().map(|&arg| graph.ty(arg)).collect();
-    let limit = options.target.max_binding_bytes.min(MOST_BYTES);
+    options.fused && node.op.has_kernel(&types(graph, node)) && tunables::is_fused(graph, node, options)
+}
+
+/// Whether a composite that has a kernel is better off with it: where cooperative matrices would not compute its products.
+pub(crate) fn is_fused_by_rule(graph: &Graph, node: &Node, options: &Options) -> bool {
     let has_matrices = options.cooperative.is_some() && options.target.cooperative_matrix.is_some();
-    let is_worth_products = || node.op.on_matrices(&types).is_some_and(|bytes| bytes <= limit);
-    options.fused && node.op.has_kernel(&types) && !(has_matrices && is_worth_products())
+    !(has_matrices && could_be_products(graph, node, options))
+}
+
+/// Whether a composite that has a kernel could also be products that are large enough, of tensors that fit the device.
+pub(crate) fn could_be_products(graph: &Graph, node: &Node, options: &Options) -> bool {
+    let types = types(graph, node);
+    let limit = options.target.max_binding_bytes.min(MOST_BYTES);
+    node.op.has_kernel(&types) && node.op.on_matrices(&types).is_some_and(|bytes| bytes <= limit)
+}
+
+fn types<'g>(graph: &'g Graph, node: &Node) -> Vec<&'g TensorType> {
+    node.args.iter().map(|&arg| graph.ty(arg)).collect()
 }

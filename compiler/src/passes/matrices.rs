@@ -12,40 +12,49 @@ use viral_shaders::coop::Problem;
 
 use super::parts::added_up;
 use super::rebuild;
+use crate::compile::Options;
 use crate::ir::{Graph, Node, Value};
 use crate::ops::dot_tiles::DotTiles;
 use crate::ops::pack_f16::PackF16;
 use crate::ops::{Class, Op};
+use crate::tunables::{self, Way};
 
-/// Packs the operands of products whose rows, columns and terms are all at least `least`.
-pub(super) fn apply(graph: &Graph, edge: usize, least: usize) -> Graph {
+/// Packs the operands of products whose rows, columns and terms are all at least `least`, or that were measured to be faster.
+pub(super) fn apply(graph: &Graph, edge: usize, least: usize, options: &Options) -> Graph {
     let mut products = 0;
-    rebuild(graph, |result, node| match node.op {
-        Op::Dot(_) if is_large(result, node, least) => {
+    rebuild(graph, |result, node| {
+        let way = match node.op {
+            Op::Dot(_) => tunables::way(result, node, least, options),
+            _ => Way::Ordinary,
+        };
+        if let Way::Matrices { parts } = way {
             products += 1;
             let [(a, a_transposed), (b, b_transposed)] = [0, 1].map(|i| operand(result, node.args[i], edge, products));
-            let mut product = product(result, DotTiles { a_transposed, b_transposed, parts: 1 }, a, b);
+            let op = DotTiles { a_transposed, b_transposed, parts: 1 };
+            let mut product = product(result, op, parts, a, b);
             let rank = node.ty.rank();
             for axis in [rank - 1, rank - 2] {
                 product = result.slice(product, axis, 0, node.ty.shape[axis]);
             }
-            product
+            return product;
         }
-        _ => result.push(node.op.clone(), &node.args),
+        result.push(node.op.clone(), &node.args)
     })
 }
 
-fn is_large(graph: &Graph, node: &Node, least: usize) -> bool {
+/// Whether rows, columns and terms of a product are all at least `least`.
+pub(crate) fn is_large(graph: &Graph, node: &Node, least: usize) -> bool {
     let terms = graph.shape(node.args[0]).last().copied().unwrap_or(0);
     let rank = node.ty.rank();
     terms.min(node.ty.shape[rank - 1]).min(node.ty.shape[rank - 2]) >= least
 }
 
-/// The product, if need be as the sum of parts.
-fn product(graph: &mut Graph, op: DotTiles, a: Value, b: Value) -> Value {
+/// The product, as the sum of that many parts; 0 leaves that to the rule.
+fn product(graph: &mut Graph, op: DotTiles, parts: u32, a: Value, b: Value) -> Value {
     let leading: usize = graph.shape(a).iter().rev().skip(4).product();
     let ([m, k], [_, n]) = (op.tiles(0, graph.ty(a)), op.tiles(1, graph.ty(b)));
-    let parts = Problem::new(leading as u32, [m, n, k].map(|tiles| tiles as u32)).parts as usize;
+    let by_rule = Problem::new(leading as u32, [m, n, k].map(|tiles| tiles as u32));
+    let parts = (if parts == 0 { by_rule } else { by_rule.in_parts(parts) }).parts as usize;
     let is_single = graph.ty(a).rank() == 4;
     if parts == 1 || !is_single {
         return graph.push(op, &[a, b]);

@@ -1,9 +1,9 @@
 //! Graph-to-graph passes. Each takes a graph and returns an equivalent one; [`compile`](crate::compile()) calls them in
 //! order and verifies the result of each.
 
-mod composites;
-mod matrices;
-mod parts;
+pub(crate) mod composites;
+pub(crate) mod matrices;
+pub(crate) mod parts;
 mod reductions;
 pub(crate) mod remat;
 mod simplify;
@@ -15,8 +15,6 @@ pub use split::rows_name;
 pub use storage::tables;
 
 use std::collections::BTreeSet;
-
-use viral_shaders::DeviceClass;
 
 use crate::compile::Options;
 use crate::ir::{Graph, Node, Value};
@@ -37,7 +35,7 @@ pub enum Pass {
     Simplify,
     /// Rounds the operands of large products to 16-bit floats, for cooperative matrices.
     Matrices,
-    /// Cuts long sums of products with few results, so that a GPU has enough to do.
+    /// Cuts long sums of products with few results, so that a device has enough to do.
     Parts,
     /// Gives every output a value of its own, so that it has memory of its own.
     Outputs,
@@ -84,11 +82,10 @@ impl Pass {
             Pass::Reductions => rebuild(graph, reductions::rule),
             Pass::Simplify => rebuild(graph, simplify::rule),
             Pass::Matrices => match (options.target.cooperative_matrix, options.cooperative) {
-                (Some(edge), Some(least)) => matrices::apply(graph, edge as usize, least),
+                (Some(edge), Some(least)) => matrices::apply(graph, edge as usize, least, options),
                 _ => graph.clone(),
             },
-            Pass::Parts if options.target.class == DeviceClass::Gpu => parts::apply(graph),
-            Pass::Parts => graph.clone(),
+            Pass::Parts => parts::apply(graph, options),
             Pass::Outputs => separate_outputs(graph),
         }
     }

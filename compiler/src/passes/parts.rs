@@ -6,10 +6,14 @@
 //!
 //! The parts are added up in an order that the shapes alone decide.
 
+use viral_shaders::{DeviceClass, Target};
+
 use super::rebuild;
+use crate::compile::Options;
 use crate::ir::{Graph, Node, Value};
 use crate::ops::Op;
 use crate::ops::sum::Sum;
+use crate::tunables;
 
 /// Rows and columns of a workgroup's tile.
 const TILE: usize = 64;
@@ -19,26 +23,34 @@ const MANY: usize = 128;
 const LONG: usize = 64;
 
 /// Cuts the sums of products whose results are too few.
-pub(super) fn apply(graph: &Graph) -> Graph {
+pub(super) fn apply(graph: &Graph, options: &Options) -> Graph {
     rebuild(graph, |result, node| {
-        let parts = if matches!(node.op, Op::Dot(_)) { parts(result, node) } else { 1 };
+        let parts = if matches!(node.op, Op::Dot(_)) { tunables::parts(result, node, options) } else { 1 };
         if parts == 1 { result.push(node.op.clone(), &node.args) } else { cut(result, node, parts) }
     })
 }
 
-/// How many parts a product's sums are cut into.
-fn parts(graph: &Graph, node: &Node) -> usize {
+/// How many parts a product's sums are cut into, where nobody has measured: none on software devices, which have few cores.
+pub(crate) fn by_rule(graph: &Graph, node: &Node, target: &Target) -> usize {
     let (shape, rank) = (&node.ty.shape, node.ty.rank());
-    let terms = graph.shape(node.args[0])[rank - 1];
-    let batch: usize = shape[..rank - 2].iter().product();
     let tiles = shape[rank - 2].div_ceil(TILE) * shape[rank - 1].div_ceil(TILE);
-    if batch != 1 || 2 * tiles > MANY {
+    if target.class == DeviceClass::Cpu || !can_be_cut(node) || 2 * tiles > MANY {
         return 1;
     }
-    let most = (MANY / tiles).min(terms / LONG);
+    fitting(graph, node, MANY / tiles)
+}
+
+/// Whether a product may be cut: only a single one is.
+pub(crate) fn can_be_cut(node: &Node) -> bool {
+    node.ty.shape[..node.ty.rank() - 2].iter().product::<usize>() == 1
+}
+
+/// The largest number of parts, up to `most`, that are equal and long enough.
+pub(crate) fn fitting(graph: &Graph, node: &Node, most: usize) -> usize {
+    let terms = graph.shape(node.args[0])[node.ty.rank() - 1];
     // Four neighbours are read at a time where every part is a multiple of four.
     let fits = |parts: &usize| terms.is_multiple_of(*parts) && (terms / parts).is_multiple_of(4);
-    (2..=most).rev().find(fits).unwrap_or(1)
+    (2..=most.min(terms / LONG)).rev().find(fits).unwrap_or(1)
 }
 
 fn cut(graph: &mut Graph, node: &Node, parts: usize) -> Value {
@@ -61,11 +73,9 @@ pub(super) fn added_up(graph: &mut Graph, products: Value, shape: &[usize]) -> V
 
 #[cfg(test)]
 mod tests {
-    use viral_shaders::Target;
-
     use super::*;
+    use crate::compile;
     use crate::plan::Command;
-    use crate::{Options, compile};
 
     /// The groups of the launches that a product takes.
     fn launches(transposed: [bool; 2], [m, n, k]: [usize; 3]) -> Vec<[u32; 3]> {

@@ -11,12 +11,15 @@ use super::Context;
 use crate::ir::{Graph, Value};
 use crate::ops::dot_tiles::DotTiles;
 use crate::ops::{Class, Op};
+use crate::tunables;
 
 impl Context<'_> {
     /// The kernel of a product and of the elementwise members behind it.
     pub(super) fn product(&self, group: &Group, stored: &[Value], target: &Target) -> Result<Step, Obstacle> {
         let node = self.graph.node(self.value);
         let mut product = self.dot(node.args[0], node.args[1])?;
+        let tiled = &mut product.tiled;
+        tunables::decide_tiling(tiled, target);
         let last = group.members[group.members.len() - 1];
         if stored == [self.value] {
             return Ok(self.launch(product, self.value, target));
@@ -24,7 +27,7 @@ impl Context<'_> {
         if let [result] = stored
             && self.adds_to_state(*result)
         {
-            product.spec.accumulate = true;
+            product.tiled.spec.accumulate = true;
             return Ok(self.launch(product, *result, target));
         }
         // A state's old content may be read anywhere until the launch ends.
@@ -38,12 +41,12 @@ impl Context<'_> {
         let computed = group.members.iter().rev().map(|&member| &self.graph.node(member).op);
         let name = computed.into_iter().find(|op| op.class() != Class::View).map_or("copy", Op::name).to_owned();
         let memory = |value| self.memory.of(value);
-        let hook = emit::hook(self.graph, &body, name, result, product.spec.vec4, &memory, target);
+        let hook = emit::hook(self.graph, &body, name, result, product.tiled.spec.vec4, &memory, target);
         let hook = hook.ok_or(Obstacle::NeedsGroup(last))?;
         if 3 + hook.bindings.len() > target.max_storage_buffers as usize {
             return Err(Obstacle::NeedsGroup(last));
         }
-        product.spec.hook = Some(hook.hook);
+        product.tiled.spec.hook = Some(hook.hook);
         let mut step = self.launch(product, result.unwrap_or(self.value), target);
         step.params.extend(hook.params);
         step.bindings.extend(hook.bindings);
@@ -104,12 +107,13 @@ impl Context<'_> {
     }
 
     fn launch(&self, product: Product, result: Value, target: &Target) -> Step {
-        let Product { spec, problem, .. } = &product;
+        let Tiled { spec, problem } = &product.tiled;
         let (kernel, launch) = (gemm::kernel(spec, target), gemm::launch(spec, problem, target));
         let flops = 2 * self.graph.ty(self.value).len() as u64 * u64::from(problem.k);
         Step {
             writes: vec![result],
             bindings: product.operands.into_iter().chain([result]).map(|value| self.memory.of(value)).collect(),
+            product: Some(product.tiled.clone()),
             ..self.step(kernel, launch, product.operands.to_vec(), false, flops)
         }
     }
@@ -143,9 +147,10 @@ impl Context<'_> {
             a: operand(a_root, &a_at, a_row, 0),
             b: operand(b_root, &b_at, b_row, 1),
             c: operand(self.value, &c_at, n as i64, 2),
+            stripe: 0,
         };
         let spec = Spec { storage: [storage(a_root), storage(b_root)], ..Spec::fit(form, &problem) };
-        Ok(Product { spec, problem, operands: [a_root, b_root] })
+        Ok(Product { tiled: Tiled { spec, problem }, operands: [a_root, b_root] })
     }
 }
 
@@ -159,9 +164,15 @@ pub(crate) fn takes_epilogue(graph: &Graph, product: Value, value: Value) -> boo
 
 /// A product, ready to be launched.
 struct Product {
-    spec: Spec,
-    problem: Problem,
+    tiled: Tiled,
     operands: [Value; 2],
+}
+
+/// A product as its kernel sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiled {
+    pub(crate) spec: Spec,
+    pub(crate) problem: Problem,
 }
 
 /// Whether a matrix of `(rows, columns)` is stored transposed, and the distance between its stored rows; `None` where

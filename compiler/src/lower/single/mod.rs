@@ -6,7 +6,7 @@ mod dot;
 mod pack;
 mod rows;
 
-pub(crate) use dot::takes_epilogue;
+pub(crate) use dot::{Tiled, takes_epilogue};
 
 use viral_shaders::{Kernel, Launch, Target, rows as row_kernels};
 
@@ -76,6 +76,7 @@ impl Context<'_> {
             label: self.graph.name(value).unwrap_or("").to_owned(),
             flops,
             traffic,
+            product: None,
         }
     }
 
