@@ -9,11 +9,12 @@
 //! * [`engine`] is the training run: networks and [`objectives`] become graphs, graphs become plans, and plans are
 //!   replayed step after step;
 //! * [`measure`] finds out how fast the device is and where the time goes;
+//! * [`tuning`] has kernels measured that are not equally fast on all devices, and remembers what came of it;
 //! * [`demo`] makes folders to start from;
 //! * [`error`] is the one error type of the crate and its exit codes.
 //!
 //! Of all crates of the project only this one reads the environment, the clock and the command line, and it does so
-//! only in [`cli`], [`run`] and [`measure`]. It knows no WGSL.
+//! only in [`cli`], [`run`], [`measure`] and [`tuning`]. It knows no WGSL.
 
 pub mod cli;
 pub mod config;
@@ -26,6 +27,7 @@ pub mod objectives;
 mod random;
 pub mod run;
 pub mod store;
+pub mod tuning;
 
 pub use config::Config;
 pub use error::{Error, Kind, Result};

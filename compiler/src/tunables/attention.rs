@@ -9,8 +9,9 @@ use crate::ops::attention::Attention as Forward;
 use crate::ops::attention_grad::{AttentionGrad, Operand};
 use crate::ops::attention_lse::AttentionLse;
 use crate::ops::attr::Real;
-use crate::ops::{Op, Class};
+use crate::ops::{Class, Op};
 use crate::passes::{Pass, composites as rule};
+use crate::types::DType;
 
 pub(super) struct Attention;
 
@@ -21,7 +22,7 @@ const PRODUCTS: &str = "products";
 pub(crate) fn is_fused(graph: &Graph, node: &Node, options: &Options) -> bool {
     if !options.target.tuning.is_empty()
         && rule::could_be_products(graph, node, options)
-        && let Some(problem) = Problem::of(graph, node)
+        && let Some(problem) = Problem::of(graph, node, options)
     {
         match options.target.tuning.get(Attention.name(), &problem.class()) {
             Some(FUSED) => return true,
@@ -51,16 +52,18 @@ impl Tunable for Attention {
         let nodes = graph.values().filter(|value| live[value.index()]).map(|value| graph.node(value));
         let nodes: Vec<&Node> = nodes.filter(|node| node.op.class() == Class::Composite).collect();
         let question = |node: &Node| {
-            let problem = Problem::of(graph, node)?;
+            let problem = Problem::of(graph, node, options)?;
             let is_open = options.fused && rule::could_be_products(graph, node, options);
             // One of those that a launch computes together stands for all.
-            let is_first = matches!(&node.op, Op::Attention(_) | Op::AttentionGrad(AttentionGrad { wrt: Operand::Query, .. }));
+            let is_first =
+                matches!(&node.op, Op::Attention(_) | Op::AttentionGrad(AttentionGrad { wrt: Operand::Query, .. }));
             if !is_open || !is_first {
                 return None;
             }
-            let lse = !problem.backward && nodes.iter().any(|other| {
-                matches!(other.op, Op::AttentionLse(_)) && other.args[..2] == node.args[..2]
-            });
+            let lse = !problem.backward
+                && nodes
+                    .iter()
+                    .any(|other| matches!(other.op, Op::AttentionLse(_)) && other.args[..2] == node.args[..2]);
             let fused = rule::is_fused_by_rule(graph, node, options);
             let [rule, other] = if fused { [FUSED, PRODUCTS] } else { [PRODUCTS, FUSED] };
             Some(Question {
@@ -89,11 +92,14 @@ struct Problem {
     q: [usize; 4],
     /// Batch, keys, heads, width.
     k: [usize; 4],
+    /// What kernels keep in memory for one another, and whether products may be those of cooperative matrices.
+    activations: DType,
+    matrices: bool,
 }
 
 impl Problem {
     /// Of a node that is attention, its log-sum-exp or one of its gradients.
-    fn of(graph: &Graph, node: &Node) -> Option<Self> {
+    fn of(graph: &Graph, node: &Node, options: &Options) -> Option<Self> {
         let (backward, causal) = match &node.op {
             Op::Attention(op) => (false, op.causal),
             Op::AttentionLse(op) => (false, op.causal),
@@ -101,7 +107,8 @@ impl Problem {
             _ => return None,
         };
         let [q, k] = [0, 1].map(|i| graph.shape(node.args[i]).to_vec().try_into().ok());
-        Some(Self { backward, causal, q: q?, k: k? })
+        let matrices = options.cooperative.is_some() && options.target.cooperative_matrix.is_some();
+        Some(Self { backward, causal, q: q?, k: k?, activations: options.activations, matrices })
     }
 
     fn class(&self) -> String {
@@ -109,7 +116,8 @@ impl Problem {
         let direction = if self.backward { "backward" } else { "forward" };
         let causal = if self.causal { " causal" } else { "" };
         let [queries, keys, batch] = [queries, keys, batch].map(extent_class);
-        format!("{direction} {batch}x{heads}/{groups} {queries}x{keys} width {width}{causal}")
+        let (activations, matrices) = (self.activations, if self.matrices { " matrices" } else { "" });
+        format!("{direction} {batch}x{heads}/{groups} {queries}x{keys} width {width}{causal} {activations}{matrices}")
     }
 
     fn flops(&self) -> u64 {
@@ -144,16 +152,18 @@ impl Problem {
 /// Whether text has the form of a class.
 fn is_class(text: &str) -> bool {
     let words: Vec<&str> = text.split(' ').collect();
-    let numbers = |text: &str, between: &[char]| text.split(between).all(|number| number.parse::<usize>().is_ok());
-    match words[..] {
-        [direction, heads, lengths, "width", width] | [direction, heads, lengths, "width", width, "causal"] => {
-            let parts = [heads.split(['x', '/']).count(), lengths.split('x').count()];
-            matches!(direction, "forward" | "backward")
-                && parts == [3, 2]
-                && numbers(heads, &['x', '/'])
-                && numbers(lengths, &['x'])
-                && numbers(width, &[])
-        }
-        _ => false,
-    }
+    let numbers = |text: &str, count: usize| {
+        let numbers: Vec<&str> = text.split(['x', '/']).collect();
+        numbers.len() == count && numbers.iter().all(|number| number.parse::<usize>().is_ok())
+    };
+    let ["forward" | "backward", heads, lengths, "width", width, rest @ ..] = &words[..] else {
+        return false;
+    };
+    let rest = rest.strip_prefix(&["causal"]).unwrap_or(rest);
+    let rest = rest.strip_suffix(&["matrices"]).unwrap_or(rest);
+    let is_type = |name: &str| DType::ALL.iter().any(|dtype| dtype.name() == name);
+    numbers(heads, 3)
+        && numbers(lengths, 2)
+        && numbers(width, 1)
+        && matches!(rest, [activations] if is_type(activations))
 }

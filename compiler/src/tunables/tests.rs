@@ -131,11 +131,11 @@ fn entries_that_mean_nothing_are_told() {
         (["parts", class, "8"], &gpu, ""),
         (["parts", class, "0"], &gpu, "no choice"),
         (["matrices", class, "matrices in parts 4"], &matrices, ""),
-        (["matrices", class, "matrices"], &gpu, "not used on this device"),
+        (["matrices", class, "matrices in parts none"], &matrices, "no choice"),
         (["matrices", class, "ordinary"], &gpu, ""),
-        (["attention", "forward 1x8/2 1024x1024 width 64 causal", "products"], &cpu, ""),
-        (["attention", "forward 1x8/2 1024x1024 width 64 casual", "products"], &cpu, "no class of attention"),
-        (["attention", "forward 1x8/2 1024x1024 width 64", "split"], &cpu, "no choice"),
+        (["attention", "forward 1x8/2 1024x1024 width 64 causal bf16 matrices", "products"], &cpu, ""),
+        (["attention", "forward 1x8/2 1024x1024 width 64 casual f32", "products"], &cpu, "no class of attention"),
+        (["attention", "forward 1x8/2 1024x1024 width 64 f32", "split"], &cpu, "no choice"),
         (["unrolling", class, "8"], &cpu, "no tunable `unrolling`, only `tiling`, `parts`"),
     ] {
         let found = check(entry, target).err().unwrap_or_default();

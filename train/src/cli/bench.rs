@@ -5,19 +5,21 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
+use viral_compiler::Target;
 use viral_runtime::Device;
 
 use super::cache;
 use super::options::Options;
 use super::output;
 use super::preset::Borrowed;
-use crate::config::Precision;
+use crate::config::{Config, Precision};
 use crate::demo;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::measure::Roofline;
 use crate::measure::kernels::{self, Measured, Outcome};
 use crate::measure::shapes::{Case, MODELS, Problem, SQUARE, cases};
+use crate::tuning;
 
 /// Measure kernels or training steps against the device's own measured peak
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,7 @@ Examples:
   viral-wgpu bench kernels --filter attention --budget 30 --json
   viral-wgpu bench kernels --preset llava-1.5-7b --precision bf16
   viral-wgpu bench step --preset small --steps 10 --profile
+  viral-wgpu bench step --preset small --tune full
   viral-wgpu bench step --preset llava-1.5-7b --set model.base=nf4 --set train.moments=f8 --set train.precision=bf16
   viral-wgpu bench step --preset 1b --set train.max_length=320 --alignment on")]
 pub(super) struct Args {
@@ -85,14 +88,15 @@ fn models() -> PossibleValuesParser {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let device = engine::open_device(&args.options.load_defaults()?, cache::pipelines())?;
+    let config = args.options.load_defaults()?;
+    let device = engine::open_device(&config, cache::pipelines())?;
     match args.what {
-        What::Kernels => kernels(&args, &device),
+        What::Kernels => kernels(&args, &config, &device),
         What::Step => step(&args, &device),
     }
 }
 
-fn kernels(args: &Args, device: &Device) -> Result<()> {
+fn kernels(args: &Args, config: &Config, device: &Device) -> Result<()> {
     let chosen = |case: &Case| {
         args.preset.as_deref().is_none_or(|preset| preset == case.model) && case.path().contains(&args.filter)
     };
@@ -102,6 +106,14 @@ fn kernels(args: &Args, device: &Device) -> Result<()> {
     let chosen =
         |case: &Case| chosen(case) && (precision == Precision::F32 || matches!(case.problem, Problem::Product { .. }));
     let roofline = Roofline::measure(device)?;
+    let graphs = |target: &Target| {
+        // What takes longer than it may is not measured either way.
+        let cases = cases()
+            .into_iter()
+            .filter(|case| chosen(case) && kernels::expected(&roofline, case, precision) <= args.budget);
+        cases.map(|case| kernels::source(case, precision, target)).collect()
+    };
+    let device = &tuning::tuned(device, config, cache::tuning().as_deref(), &graphs, &|| false)?.0;
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
     if !args.json {
         output::print(&heading(device, &roofline))?;
@@ -150,6 +162,9 @@ fn step(args: &Args, device: &Device) -> Result<()> {
         Alignment::On => &[true],
         Alignment::Both | Alignment::Off => &[false],
     };
+    // Steps with alignment have all that those without have.
+    config.vra.enabled = cases[0];
+    let device = &engine::tuned_for_step(&config, device, shape, cache::tuning().as_deref())?;
     for &alignment in cases {
         config.vra.enabled = alignment;
         rows.push((alignment, engine::measure_step(&config, device, &roofline, shape, args.steps, args.profile)?));

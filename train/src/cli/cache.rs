@@ -4,7 +4,16 @@ use std::path::PathBuf;
 
 /// The folder of compiled pipelines; nothing where the environment names no place for caches.
 pub(super) fn pipelines() -> Option<PathBuf> {
-    Some(folder(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))?.join("pipelines"))
+    here().map(|folder| folder.join("pipelines"))
+}
+
+/// The folder of what was measured about kernels, likewise.
+pub(super) fn tuning() -> Option<PathBuf> {
+    here().map(|folder| folder.join("tuning"))
+}
+
+fn here() -> Option<PathBuf> {
+    folder(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
 }
 
 /// `VIRAL_CACHE_DIR`, else `viral-wgpu` in the user's cache folder. `scripts/software-vulkan` does the same.

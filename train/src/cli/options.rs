@@ -7,10 +7,11 @@ use clap::builder::PossibleValuesParser;
 use viral_compiler::Target;
 use viral_runtime::AdapterChoice;
 
-use super::devices;
-use crate::config::{Assignment, Backend, Config, Overrides};
+use super::{cache, devices};
+use crate::config::{Assignment, Backend, Config, Overrides, Tune};
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::tuning;
 
 /// Everything on the command line that changes a configuration.
 #[derive(Debug, Default, clap::Args)]
@@ -18,6 +19,10 @@ pub(super) struct Options {
     /// Set a configuration key; may be repeated
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Configuration")]
     set: Vec<String>,
+    /// Kernels by rule (off), as they were measured on this device before (cached), or measured first, which may take
+    /// device.tune_seconds (full)
+    #[arg(long, value_name = "HOW", value_parser = tunes(), help_heading = "Configuration")]
+    tune: Option<String>,
     #[command(flatten)]
     device: DeviceOptions,
 }
@@ -58,8 +63,9 @@ impl Options {
         if !self.names_a_device() {
             return Ok(engine::planning_target());
         }
-        let choice = AdapterChoice::from(&self.load_defaults()?.device);
-        Ok(devices::find(&choice)?.target)
+        let config = self.load_defaults()?;
+        let adapter = devices::find(&AdapterChoice::from(&config.device))?;
+        Ok(tuning::cached(&adapter, adapter.target.clone(), &config, cache::tuning().as_deref()))
     }
 
     /// The default configuration, with environment and command line applied.
@@ -69,7 +75,11 @@ impl Options {
 
     fn overrides(&self) -> Result<Overrides> {
         let set = self.set.iter().map(|argument| Assignment::from_set(argument)).collect::<Result<_>>()?;
-        Ok(Overrides { set, ..self.device.overrides()? })
+        let mut overrides = Overrides { set, ..self.device.overrides()? };
+        if let Some(tune) = &self.tune {
+            overrides.flags.push(Assignment::from_flag("--tune", "device.tune", tune)?);
+        }
+        Ok(overrides)
     }
 }
 
@@ -95,6 +105,10 @@ impl DeviceOptions {
 fn load_defaults(overrides: &Overrides) -> Result<Config> {
     let here = std::env::current_dir().map_err(|error| Error::io("find the current folder", Path::new("."), &error))?;
     Config::without_file(&here, overrides)
+}
+
+fn tunes() -> PossibleValuesParser {
+    PossibleValuesParser::new(Tune::ALL.iter().map(|tune| tune.name()))
 }
 
 fn backends() -> PossibleValuesParser {

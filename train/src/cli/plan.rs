@@ -66,7 +66,7 @@ fn plan(args: &Args, config: &Config, shape: StepShape) -> Result<Planned> {
     if !args.options.names_a_device() {
         return engine::plan(config, shape, &engine::planning_target(), stated.as_ref());
     }
-    let device = engine::open_device(config, cache::pipelines())?;
+    let device = engine::cached(engine::open_device(config, cache::pipelines())?, config, cache::tuning().as_deref());
     let roofline = stated.map_or_else(|| Roofline::measure(&device), Ok)?;
     engine::plan(config, shape, device.target(), Some(&roofline))
 }

@@ -21,6 +21,7 @@ Examples:
   viral-wgpu train --demo
   viral-wgpu train my.toml --dry-run
   viral-wgpu train my.toml --resume
+  viral-wgpu train my.toml --tune full
   viral-wgpu train --resume runs/low/checkpoints/step-2000
   viral-wgpu train my.toml --out runs/low --set train.lr=1e-4 --set vra.layers=[12]
   viral-wgpu train configs/stage2.toml --out runs/c --set recipe.row=table4/c-encoder
@@ -64,12 +65,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     config.check_paths()?;
     if args.dry_run {
-        return output::print(&engine::dry_run(&config)?);
+        return output::print(&engine::dry_run(&config, cache::tuning().as_deref())?);
     }
     let mut training = Training::new(&config)
         .interruptible(Interrupt::listen()?)
         .profiled(args.profile.unwrap_or(0))
-        .pipelines(cache::pipelines());
+        .pipelines(cache::pipelines())
+        .tuning(cache::tuning());
     if args.resume.is_some() {
         let checkpoint = origin.and_then(|origin| origin.checkpoint);
         training = training.resume(Resume { checkpoint, allow: args.allow_change });

@@ -219,6 +219,16 @@ choices! {
         Best = "best",
     }
 
+    /// Where the choice of kernels comes from that are not equally fast on all devices.
+    Tune {
+        /// Rules.
+        Off = "off",
+        /// What was measured on this device, if somebody has asked for that before; else rules.
+        Cached = "cached",
+        /// A measurement before the run begins, which is kept for later ones.
+        Full = "full",
+    }
+
     /// The graphics interface by which a device is reached.
     Backend {
         /// The first that has a device.

@@ -27,6 +27,7 @@ mod prepare;
 mod report;
 mod save;
 mod session;
+mod sources;
 mod speed;
 mod step_graph;
 mod stored;
@@ -36,7 +37,7 @@ mod update_graph;
 mod validation;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use viral_compiler::Target;
@@ -48,6 +49,7 @@ use crate::error::Result;
 use crate::measure::Profiler;
 use crate::run::{DeviceRecord, Interrupt, Recorder, RunFolder, RunRecord, Summary};
 use crate::store::{Disk, SystemDisk};
+use crate::tuning;
 pub use bundle::{Bundle, Networks};
 pub use checkpoint::Resume;
 use checkpoint::{Keeper, Start};
@@ -59,6 +61,7 @@ pub use planned::{Expected, Planned, Work, plan};
 pub(crate) use prepare::Preparer;
 pub use report::dump;
 pub use session::{Culprit, Session};
+pub(crate) use sources::tuned_for_step;
 pub use speed::{StepShape, StepSpeed, measure_step};
 pub(crate) use stored::{activation_type, options_for};
 use validation::Validator;
@@ -93,13 +96,15 @@ pub struct Training<'c> {
     profiled: u64,
     pipelines: Option<PathBuf>,
     device: Option<Device>,
+    tuning: Option<PathBuf>,
 }
 
 impl<'c> Training<'c> {
     /// A run that begins at its front and that nobody interrupts.
     pub fn new(config: &'c Config) -> Self {
         let disk = Arc::new(SystemDisk);
-        Self { config, resume: None, interrupt: Interrupt::default(), disk, profiled: 0, pipelines: None, device: None }
+        let interrupt = Interrupt::default();
+        Self { config, resume: None, interrupt, disk, profiled: 0, pipelines: None, device: None, tuning: None }
     }
 
     /// Goes on from a checkpoint, bit for bit as if the run had never stopped.
@@ -128,12 +133,17 @@ impl<'c> Training<'c> {
         Self { device: Some(device), ..self }
     }
 
+    /// Keeps what is measured about kernels in this folder, and finds there what was measured before.
+    pub fn tuning(self, folder: Option<PathBuf>) -> Self {
+        Self { tuning: folder, ..self }
+    }
+
     /// Trains and leaves a run folder.
     ///
     /// # Errors
     /// Every failure a user can cause has its own message and exit code; see [`crate::error::Kind`].
     pub fn run(self) -> Result<Finished> {
-        let Self { config, resume, interrupt, disk, profiled, pipelines, device } = self;
+        let Self { config, resume, interrupt, disk, profiled, pipelines, device, tuning } = self;
         let folder = match resume {
             Some(_) => RunFolder::open(&config.output.dir)?,
             None => RunFolder::create(&config.output.dir)?,
@@ -147,6 +157,14 @@ impl<'c> Training<'c> {
         let plan = Arc::new(bundle.step_plan());
         let device = device.map_or_else(|| open_device(config, pipelines), Ok)?;
         let buckets = buckets(&plan, bundle.dataset.shapes());
+        let device = match resume {
+            Some(_) => tuning::resumed(&device, config, &folder)?,
+            None => {
+                let graphs = |target: &Target| sources::of_run(&bundle, &buckets, target);
+                let is_stopped = || interrupt.signal().is_some();
+                tuning::fresh(&device, config, tuning.as_deref(), &folder, &graphs, &is_stopped)?
+            }
+        };
         let mut session = Session::new(&bundle, &device, &buckets)?;
         if profiled > 0 {
             // The first step is unlike the others: drivers finish compiling in it. A run of one step has no other.
@@ -230,11 +248,11 @@ fn write_profile(profiler: Profiler, folder: &RunFolder, device: &Device) -> Res
 ///
 /// # Errors
 /// As [`train`].
-pub fn dry_run(config: &Config) -> Result<String> {
+pub fn dry_run(config: &Config, tuning: Option<&Path>) -> Result<String> {
     let bundle = Bundle::open(config)?;
     let plan = bundle.step_plan();
     let buckets = buckets(&plan, bundle.dataset.shapes());
-    let device = open_device(config, None)?;
+    let device = cached(open_device(config, None)?, config, tuning);
     let session = Session::new(&bundle, &device, &buckets)?;
     let (samples, shapes, steps) = (bundle.dataset.len(), buckets.len(), plan.steps());
     Ok(format!("{samples} samples, {shapes} batch shapes, {steps} steps\n{}", planned::memory_table(session.memory())))
@@ -243,6 +261,12 @@ pub fn dry_run(config: &Config) -> Result<String> {
 /// What plans are made for when no device is named: WebGPU's default limits, with buffers as large as GPUs have them.
 pub(crate) fn planning_target() -> Target {
     Target { max_binding_bytes: (1 << 31) - 4, max_buffer_bytes: (1 << 31) - 4, ..Target::baseline() }
+}
+
+/// A device with the kernels that were measured on it before, if the configuration wants them. Nothing is measured.
+pub(crate) fn cached(device: Device, config: &Config, folder: Option<&Path>) -> Device {
+    let target = tuning::cached(device.adapter(), device.target().clone(), config, folder);
+    device.tuned(target.tuning)
 }
 
 /// Opens the device that the configuration names. Compiled pipelines are kept in `pipelines` between runs, if it is given.

@@ -5,14 +5,13 @@ use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 use viral_compiler::plan::{Command, MemoryReport, Plan};
-use viral_compiler::{Options, Target, compile};
+use viral_compiler::{Target, compile};
 
 use super::bundle::Networks;
 use super::layout::Layout;
-use super::session::{features, layout_of, step_plan_source, total_memory};
+use super::session::{layout_of, total_memory};
+use super::sources::sources;
 use super::speed::StepShape;
-use super::stored::loss_scale;
-use super::update_graph;
 use crate::config::Config;
 use crate::error::Result;
 use crate::measure::{Demand, Roofline};
@@ -123,13 +122,11 @@ impl Plans {
         let networks = Networks::open(config)?;
         let bucket = shape.bucket(&networks.llava);
         let layout = layout_of(config, &networks, target);
-        let (graph, options) = step_plan_source(config, &networks, &layout, bucket, target);
-        let mut micro_batch = vec![compile(&graph, &options)?];
-        for (_, graph, options) in features::sources(config, &networks, &BTreeSet::from([bucket]), target) {
-            micro_batch.push(compile(&graph, &options)?);
-        }
-        let update = update_graph::build(&config.train, &layout, loss_scale(config, target));
-        let update = compile(&update, &Options::new(target.clone()))?;
+        let buckets = [&BTreeSet::from([bucket]), &BTreeSet::new()];
+        let sources = sources(config, &networks, &layout, buckets, target);
+        let compiled = sources.iter().map(|(graph, options)| compile(graph, options));
+        let mut micro_batch = compiled.collect::<Result<Vec<Plan>, _>>()?;
+        let update = micro_batch.pop().unwrap_or_default();
         Ok(Self { shape: StepShape { tokens: bucket.tokens, ..shape }, layout, micro_batch, update })
     }
 }

@@ -37,6 +37,7 @@ pub(crate) use memory::total_memory;
 use memory::{allocate_ports, allocate_state};
 
 pub use diagnose::Culprit;
+pub(crate) use evaluate::source as evaluation_source;
 
 /// Plans and memory of a run, and the step in progress.
 pub struct Session {

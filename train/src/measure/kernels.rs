@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 use viral_compiler::passes::tables;
 use viral_compiler::plan::{BufferRole, Command, Plan};
-use viral_compiler::{Options, compile};
+use viral_compiler::{Graph, Options, Target, compile};
 use viral_runtime::{Buffer, Device, Executable, SlotPool};
 
 use super::roofline::{Demand, Roofline, seconds};
@@ -63,9 +63,8 @@ pub enum Outcome {
 /// What a device can refuse, other than memory.
 pub fn measure(device: &Device, roofline: &Roofline, case: Case, precision: Precision, budget: f64) -> Result<Outcome> {
     let problem = &case.problem;
-    let element = activation_type(precision).element_bytes(1024) as f64 / 4096.0;
-    let (flops, bytes) = (problem.flops(), (problem.bytes() as f64 * element) as u64);
-    let expected = roofline.seconds(Demand { flops, matrix_flops: 0, bytes }) / TYPICAL_SHARE * (RUNS + 1) as f64;
+    let Demand { flops, bytes, .. } = demand(&case, precision);
+    let expected = expected(roofline, &case, precision);
     if expected > budget {
         let why = format!("would take about {expected:.0} s here; --budget {:.0} runs it", expected.ceil());
         return Ok(Outcome::Skipped(case, why));
@@ -98,25 +97,56 @@ pub fn measure(device: &Device, roofline: &Roofline, case: Case, precision: Prec
     }))
 }
 
+/// What a case asks of a device without cooperative matrices.
+fn demand(case: &Case, precision: Precision) -> Demand {
+    let element = activation_type(precision).element_bytes(1024) as f64 / 4096.0;
+    Demand { flops: case.problem.flops(), matrix_flops: 0, bytes: (case.problem.bytes() as f64 * element) as u64 }
+}
+
+/// Seconds that measuring a case will take, roughly.
+pub fn expected(roofline: &Roofline, case: &Case, precision: Precision) -> f64 {
+    roofline.seconds(demand(case, precision)) / TYPICAL_SHARE * (RUNS + 1) as f64
+}
+
 /// The plan of a case, bound to memory of its own; or why that cannot be.
 ///
 /// # Errors
 /// A tensor that the device cannot hold or bind.
 pub fn bind(device: &Device, case: Case, precision: Precision) -> std::result::Result<(Plan, Executable), String> {
+    let (graph, options) = source(case, precision, device.target());
+    let plan = compile(&graph, &options).map_err(|error| error.to_string())?;
+    let executable = bound(device, &plan, &mut HashMap::new(), &mut SlotPool::new());
+    Ok((plan, executable.map_err(|error| error.to_string())?))
+}
+
+/// The graph of a case, and the compiler's options for it.
+pub fn source(case: Case, precision: Precision, target: &Target) -> (Graph, Options) {
     let (graph, dtype) = (case.problem.graph(), activation_type(precision));
     let stored = tables(&graph).filter(|_| dtype.is_storage()).map(|leaf| (leaf.name.to_owned(), dtype));
-    let options = Options { storage: stored.collect(), ..options_for(precision, device.target()) };
-    let plan = compile(&graph, &options).map_err(|error| error.to_string())?;
-    let mut buffers: HashMap<String, Buffer> = HashMap::new();
+    let options = Options { storage: stored.collect(), ..options_for(precision, target) };
+    (graph, options)
+}
+
+/// A plan, bound to memory that holds ordinary numbers: that of earlier plans as far as it goes.
+///
+/// # Errors
+/// A tensor that the device cannot hold or bind.
+pub(crate) fn bound(
+    device: &Device,
+    plan: &Plan,
+    buffers: &mut HashMap<String, Buffer>,
+    slots: &mut SlotPool,
+) -> std::result::Result<Executable, viral_runtime::Error> {
     for declared in &plan.buffers {
-        if let BufferRole::External(name) = &declared.role {
-            let buffer = device.buffer(name, declared.bytes.next_multiple_of(16)).map_err(|error| error.to_string())?;
-            fill(device, &buffer).map_err(|error| error.to_string())?;
+        let BufferRole::External(name) = &declared.role else { continue };
+        let bytes = declared.bytes.next_multiple_of(16);
+        if buffers.get(name).is_none_or(|buffer| buffer.bytes() < bytes) {
+            let buffer = device.buffer(name, bytes)?;
+            fill(device, &buffer)?;
             buffers.insert(name.clone(), buffer);
         }
     }
-    let executable = Executable::new(device, &plan, &|name| buffers.get(name).cloned(), &mut SlotPool::new());
-    Ok((plan, executable.map_err(|error| error.to_string())?))
+    Executable::new(device, plan, &|name| buffers.get(name).cloned(), slots)
 }
 
 /// Ordinary numbers between 0.25 and 0.75: zeros would be faster on some devices. As integers they are beyond every table.

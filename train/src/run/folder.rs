@@ -1,7 +1,7 @@
 //! The folder of a run: made, locked, and never overwritten.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::lock::{self, Lock};
@@ -78,6 +78,18 @@ impl RunFolder {
         });
         written.map_err(|error| Error::io("write", &temporary, &error))?;
         fs::rename(&temporary, &path).map_err(|error| Error::io("write", &path, &error))
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the disk refuses.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, &error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -24,5 +24,6 @@ pub use interrupt::{Interrupt, Signal};
 pub use metrics::{MetricsFile, StepMetrics, Validation, read_metrics};
 pub use plot::loss_svg;
 pub use progress::duration;
+pub(crate) use record::now;
 pub use record::{DeviceRecord, RunRecord, Status};
 pub use recorder::{Incident, Outcome, Recorder, Summary};

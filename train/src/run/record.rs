@@ -58,13 +58,18 @@ pub struct RunRecord {
     pub config: Config,
 }
 
+/// The time, UTC.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
 impl RunRecord {
     /// The record of a run that begins now.
     pub fn new(config: &Config, device: DeviceRecord, steps: u64, fingerprints: BTreeMap<String, String>) -> Self {
         Self {
             status: Status::Running,
             version: env!("CARGO_PKG_VERSION"),
-            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            started: now(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             device,
             seed: config.train.seed,

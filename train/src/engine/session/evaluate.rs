@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::measure::Profiler;
 
 /// The graph and the compiler's options for a bucket's plan.
-pub(super) fn source(
+pub(crate) fn source(
     config: &Config,
     networks: &Networks,
     layout: &Layout,
