@@ -13,6 +13,7 @@ use viral_compiler::ops::Random;
 use viral_compiler::ops::pack_f16::PackF16;
 use viral_compiler::plan::{Command, Plan};
 use viral_compiler::tensor::Tensor;
+use viral_compiler::tunables::questions;
 use viral_compiler::types::{DType, TensorType};
 use viral_compiler::{Graph, Options, Target, compile};
 use viral_runtime::{AdapterChoice, Device, DeviceOptions, matrices};
@@ -183,6 +184,31 @@ fn products_of_any_size_and_form_agree_with_the_interpreter() {
                 let what = format!("{m}x{n}x{k} {transposed:?} {dtype}");
                 assert_eq!(check(&graph, &options, [2e-6, 5e-4], &what), 1, "{what}");
             }
+        }
+    }
+}
+
+#[test]
+fn choices_that_a_measurement_may_take_agree_with_the_interpreter() {
+    if !in_eight_lanes("choices_that_a_measurement_may_take_agree_with_the_interpreter") {
+        return;
+    }
+    let mut graph = Graph::new();
+    let (a, b) = (graph.weight("a", &[40, 700]), graph.weight("b", &[24, 700]));
+    let b = graph.transpose(b);
+    let c = graph.dot(a, b);
+    graph.output("c", c);
+    for least in [1, 64] {
+        let options = options(least);
+        let asked = questions(&graph, &options).unwrap();
+        let question = asked.iter().find(|question| question.tunable == "matrices").unwrap();
+        assert_eq!(question.rule, if least == 1 { "matrices" } else { "ordinary" });
+        let choices = [&question.rule].into_iter().chain(&question.others).collect::<Vec<_>>();
+        assert!(choices.len() > 3, "{choices:?}");
+        for choice in choices {
+            let mut options = options.clone();
+            options.target.tuning.set(question.tunable, &question.class, choice);
+            assert_eq!(check(&graph, &options, [2e-6, 5e-4], choice), usize::from(choice != "ordinary"), "{choice}");
         }
     }
 }

@@ -11,3 +11,4 @@ mod products;
 mod random_graphs;
 #[path = "../support/mod.rs"]
 mod support;
+mod tuning;

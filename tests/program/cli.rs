@@ -424,3 +424,72 @@ fn plans_and_dumps_need_no_device() {
     assert!(dumped.stdout.lines().count() > 10);
     assert!(dumped.stdout.lines().all(|file| here.join(file).is_file()), "{}", dumped.stdout);
 }
+
+/// A cache of its own for calls that find their driver all the same, and the variables that name it.
+#[cfg(unix)]
+fn cache(folder: &Path) -> [(&'static str, String); 2] {
+    let cache = folder.join("cache");
+    fs::create_dir(&cache).unwrap();
+    let driver = std::env::var("VK_DRIVER_FILES").unwrap_or_default();
+    let is_ours =
+        |folder: &&Path| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("software-vulkan"));
+    if let Some(ours) = Path::new(&driver).ancestors().find(is_ours) {
+        std::os::unix::fs::symlink(ours, cache.join(ours.file_name().unwrap())).unwrap();
+    }
+    // A driver of the user's own choice stays.
+    let driver = if fs::read_dir(&cache).unwrap().count() > 0 { String::new() } else { driver };
+    [("VIRAL_CACHE_DIR", cache.display().to_string()), ("VK_DRIVER_FILES", driver)]
+}
+
+#[cfg(unix)]
+#[test]
+fn kernels_are_measured_once_and_used_until_somebody_says_no() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    tiny(here);
+    let cache = cache(here);
+    let environment: Vec<(&str, &str)> = cache.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let train = |out: &str, tune: &[&str]| {
+        let settings = ["--set", "train.steps=1", "--set", "train.batch=1", "--set", "device.tune_seconds=1"];
+        call_with(here, &[&["train", "tiny/config.toml", "--out", out], &settings[..], tune].concat(), &environment)
+    };
+    let measured = train("full", &["--tune", "full"]);
+    succeeds(&measured);
+    for part in ["measuring kernels 1/", "measured ", "wrote "] {
+        assert!(measured.stderr.contains(part), "no {part} in:\n{}", measured.stderr);
+    }
+    let tuning = here.join("cache/tuning");
+    let file = fs::read_dir(&tuning).unwrap().next().unwrap().unwrap().path();
+    let written = fs::read_to_string(&file).unwrap();
+    let (head, _) = written.split_once("[[choice]]").unwrap_or((&written, ""));
+    // Which kernels are faster here and now nobody knows; so one choice is made up. It fits any product and any device.
+    let class = "forward 1x1/1 64x64 width 4 f32";
+    let choice = format!(
+        "[[choice]]\ntunable = \"attention\"\nclass = \"{class}\"\nchoice = \"products\"\nrule = \"fused\"\n\
+         choice_ms = 1.0\nrule_ms = 2.0\n"
+    );
+    let one = format!("{}\n\n{choice}", head.trim_end());
+    fs::write(&file, &one).unwrap();
+    for (out, tune, used) in [("cached", &[][..], true), ("off", &["--tune", "off"], false)] {
+        let trained = train(out, tune);
+        succeeds(&trained);
+        assert_eq!(trained.stderr.contains("1 kernels are chosen as measured on"), used, "{}", trained.stderr);
+        assert_eq!(fs::read_to_string(here.join(out).join("tuning.toml")).ok(), used.then(|| one.clone()));
+    }
+    // What is wrong with the file is said, and the rules go on.
+    for (text, told) in [
+        (
+            one.replace("choice = \"products\"", "choice = \"splits\""),
+            "an entry of the record of measured kernels is ignored",
+        ),
+        (one.replace("kernels = \"", "kernels = \"0"), "other kernels"),
+        (one[..one.len() / 2].to_owned(), "damaged"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let here_and_now = ["plan", "--preset", "tiny", "--adapter", "0", "--gflops", "1", "--gbytes", "1"];
+        let planned = call_with(here, &here_and_now, &environment);
+        succeeds(&planned);
+        assert!(planned.stderr.contains(told), "no {told} in:\n{}", planned.stderr);
+    }
+    fails(&call(here, &["train", "tiny/config.toml", "--tune", "always"]), 2, &["always", "cached"]);
+}

@@ -1,13 +1,17 @@
 //! Runs that were stopped and go on.
 
 use std::fs;
+use std::path::Path;
 
-use crate::support::cases::Case;
-use crate::support::runs::{Run, device_of, file_names};
+use crate::support::cases::{Case, micro_batches, open};
+use crate::support::runs::{Bits, Run, device_of, file_names};
+use viral_compiler::Options;
+use viral_compiler::tunables::{Question, merged, questions};
 use viral_train::Config;
 use viral_train::config::Order;
-use viral_train::engine::{Resume, Training};
+use viral_train::engine::{Inspection, Resume, Training};
 use viral_train::run::Interrupt;
+use viral_train::tuning::{Entry, FILE, TuningRecord};
 
 /// Accumulation, pictures and text, several epochs, dropout: all that has a place to be remembered.
 fn config() -> Config {
@@ -98,4 +102,78 @@ fn a_resumed_run_must_be_the_same_run() {
     fs::write(&moved, [fs::read(&moved).unwrap(), vec![b'\n']].concat()).unwrap();
     let refused = again(&other, &["vra.layers", "train.lr"]);
     assert!(refused.why.contains("data.train") && refused.why.contains("content "), "{refused}");
+}
+
+/// Other kernels add in another order: a run goes on with those that it began with, whatever the cache says by then.
+#[test]
+fn a_resumed_run_keeps_the_kernels_that_it_began_with() {
+    let mut config = config();
+    config.train.steps = 2;
+    let cache = tempfile::tempdir().unwrap();
+    let adapter = support::device().adapter();
+    let file = TuningRecord::file(cache.path(), adapter);
+    let asked = asked(&config);
+    assert!(asked.len() > 5, "{asked:?}");
+    let record = |choice: fn(&Question) -> &String| {
+        let entry = |question: &Question| Entry {
+            tunable: question.tunable.into(),
+            class: question.class.clone(),
+            choice: choice(question).clone(),
+            rule: question.rule.clone(),
+            choice_ms: 1.0,
+            rule_ms: 2.0,
+        };
+        let new = TuningRecord::new(adapter, support::device().target(), "some time".into());
+        TuningRecord { entries: asked.iter().map(entry).collect(), ..new }
+    };
+    let run = |tuning: Option<&Path>| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config.clone();
+        config.output.dir = folder.path().join("run");
+        let interrupt = Interrupt::default();
+        interrupt.stop();
+        let training = Training::new(&config).tuning(tuning.map(Path::to_owned)).interruptible(interrupt);
+        assert_eq!(training.run().unwrap_err().kind.exit_code(), 130);
+        (config, folder)
+    };
+    let go_on = |config: &Config| {
+        let training = Training::new(config).tuning(Some(cache.path().to_owned())).resume(Resume::default());
+        training.run().unwrap_or_else(|error| panic!("{error}"));
+        Bits::of(&config.output.dir)
+    };
+    let by_rule = Run::new(&config).bits();
+
+    record(|question| question.others.last().unwrap()).write(&file).unwrap();
+    let (begun, _folder) = run(Some(cache.path()));
+    assert!(begun.output.dir.join(FILE).is_file());
+    record(|question| &question.rule).write(&file).unwrap();
+    let tuned = go_on(&begun);
+    assert!(tuned.metrics != by_rule.metrics, "the choice makes no difference, so this test tests nothing");
+
+    // The same from end to end, and the other way round: begun by rule, gone on while there is a record.
+    record(|question| question.others.last().unwrap()).write(&file).unwrap();
+    let mut whole = config.clone();
+    let folder = tempfile::tempdir().unwrap();
+    whole.output.dir = folder.path().join("run");
+    Training::new(&whole).tuning(Some(cache.path().to_owned())).run().unwrap();
+    Bits::of(&whole.output.dir).assert_equal(&tuned, &[], "tuned");
+    let (begun, _folder) = run(None);
+    assert!(!begun.output.dir.join(FILE).exists());
+    go_on(&begun).assert_equal(&by_rule, &[], "by rule");
+
+    // Without a record that can be read, nobody knows which bits the run would go on with.
+    let (begun, _folder) = run(Some(cache.path()));
+    fs::write(begun.output.dir.join(FILE), "format = 1\n").unwrap();
+    let refused = Training::new(&begun).resume(Resume::default()).run().unwrap_err();
+    assert!(refused.place.ends_with(FILE) && refused.hint.contains("put back"), "{refused}");
+}
+
+/// What the micro-batches of a run ask.
+fn asked(config: &Config) -> Vec<Question> {
+    let bundle = open(config);
+    let asked = micro_batches(&bundle).flat_map(|micro_batch| {
+        let inspection = Inspection::new(&bundle, &micro_batch).unwrap();
+        questions(&inspection.graph, &Options::new(support::device().target().clone())).unwrap()
+    });
+    merged(asked)
 }

@@ -30,7 +30,8 @@ const HEADING: &str = "\
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TuningRecord {
-    pub(super) format: u32,
+    /// Of this file.
+    pub format: u32,
     /// Name that the driver gives the device.
     pub adapter: String,
     /// Graphics interface.

@@ -1,10 +1,8 @@
 //! Choices that a measurement may take: each computes what the rule's computes.
 
-mod support;
-
 use std::collections::HashMap;
 
-use support::{device, relative_error, run};
+use crate::support::{device, relative_error, run};
 use viral_compiler::compile::compile_traced;
 use viral_compiler::eval::evaluate_outputs;
 use viral_compiler::ops::Random;
@@ -83,14 +81,15 @@ fn graph(storage: DType) -> (Graph, Vec<(String, DType)>) {
 fn every_choice_computes_the_same() {
     let mut choices: HashMap<&str, usize> = HashMap::new();
     for target in [device().target().clone(), Target::baseline()] {
-        for storage in [DType::F32, DType::BF16] {
+        let is_own = target == *device().target();
+        for storage in [DType::F32, DType::BF16].into_iter().take(if is_own { 2 } else { 1 }) {
             let (graph, stored) = graph(storage);
             let options = Options { storage: stored.into_iter().collect(), ..Options::new(target.clone()) };
             for question in questions(&graph, &options).unwrap() {
                 *choices.entry(question.tunable).or_default() += check(&question);
             }
         }
-        for (causal, backward) in [(true, true), (false, false)] {
+        for (causal, backward) in [(true, true), (false, false)].into_iter().filter(|_| is_own) {
             let mut g = Graph::new();
             let [q, k, v] = [("q", 4), ("k", 2), ("v", 2)].map(|(name, heads)| g.param(name, &[1, 70, heads, 8]));
             let y = g.attention(q, k, v, causal, 0.3);
@@ -106,6 +105,6 @@ fn every_choice_computes_the_same() {
             }
         }
     }
-    assert_eq!(choices["attention"], 2 * 2 * 3);
-    assert!(choices["tiling"] > 40 && choices["parts"] > 20, "{choices:?}");
+    assert_eq!(choices["attention"], 2 * 3);
+    assert!(choices["tiling"] > 30 && choices["parts"] > 15, "{choices:?}");
 }
