@@ -108,8 +108,7 @@ fn a_resumed_run_must_be_the_same_run() {
 fn a_resumed_run_keeps_the_kernels_that_it_began_with() {
     let mut config = config();
     config.train.steps = 2;
-    // One shape of micro-batch, and nothing that this is not about.
-    (config.train.accumulation, config.vra.enabled) = (1, false);
+    config.train.accumulation = 1;
     let cache = tempfile::tempdir().unwrap();
     let adapter = support::device().adapter();
     let file = TuningRecord::file(cache.path(), adapter);

@@ -323,7 +323,7 @@ sections! {
         backend: Backend = Backend::Auto => Free;
         /// Number, or part of the name, of an adapter that `viral-wgpu devices` lists.
         adapter: Option<String> = None => Free;
-        /// What chooses among kernels that differ in speed from device to device. A resumed run keeps the choices it began with.
+        /// What chooses kernels that are not equally fast on all devices; a resumed run keeps those it began with.
         tune: Tune = Tune::Cached => Free;
         /// Seconds that measuring kernels may take; what is not measured by then is left to rules.
         tune_seconds: usize = 120, AT_LEAST_ONE => Free;

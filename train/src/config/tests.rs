@@ -133,6 +133,8 @@ validate_every = 50
 [device]
 backend = "vulkan"
 adapter = "llvm"
+tune = "off"
+tune_seconds = 60
 [output]
 dir = "out"
 adapter = "best"
