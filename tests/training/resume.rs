@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::support;
 use crate::support::cases::{Case, micro_batches, open};
 use crate::support::runs::{Bits, Run, device_of, file_names};
 use viral_compiler::Options;

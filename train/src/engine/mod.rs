@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use viral_compiler::Target;
-use viral_runtime::{Device, DeviceOptions};
+use viral_runtime::{Checks, Device, DeviceOptions};
 
 use crate::config::{Config, Kept, Precision};
 use crate::data::{Loader, LrSchedule, buckets};
@@ -276,19 +276,24 @@ pub(crate) fn cached(device: Device, config: &Config, folder: Option<&Path>) -> 
 /// If there is no such device, or it refuses to be opened.
 pub fn open_device(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
     match config.train.precision {
-        Precision::F32 => open_with(config, &DeviceOptions { pipeline_cache: pipelines, ..DeviceOptions::default() }),
+        Precision::F32 => open_with(config, &device_options(pipelines)),
         Precision::Bf16 | Precision::F16 => open_device_with_matrices(config, pipelines),
     }
 }
 
 /// As [`open_device`], with cooperative matrices where the device has some that compute right.
 pub(crate) fn open_device_with_matrices(config: &Config, pipelines: Option<PathBuf>) -> Result<Device> {
-    let options = DeviceOptions { cooperative_matrix: true, pipeline_cache: pipelines, ..DeviceOptions::default() };
+    let options = DeviceOptions { cooperative_matrix: true, ..device_options(pipelines) };
     let device = open_with(config, &options)?;
     if let Some(fault) = device.cooperative_fault() {
         log::warn!("cooperative matrices are not used: {fault}");
     }
     Ok(device)
+}
+
+/// Every loop of a kernel has an end, which tests of kernels see to; counting its turns costs a few per cent of its time.
+fn device_options(pipelines: Option<PathBuf>) -> DeviceOptions {
+    DeviceOptions { checks: Checks::Bounds, pipeline_cache: pipelines, ..DeviceOptions::default() }
 }
 
 fn open_with(config: &Config, options: &DeviceOptions) -> Result<Device> {
