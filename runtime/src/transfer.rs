@@ -150,10 +150,11 @@ impl Mapping {
     pub(crate) fn finish(self, device: &Device) -> Result<(), Error> {
         let result = match self.0.try_recv() {
             Ok(result) => result,
-            // Not granted yet: on some backends callbacks need a poll of their own.
+            // Not granted yet: on some backends callbacks need a poll of their own. Where another thread's poll came first, it is
+            // about to call back.
             Err(_) => {
                 device.wait()?;
-                self.0.try_recv().unwrap_or(Err(wgpu::BufferAsyncError))
+                self.0.recv().unwrap_or(Err(wgpu::BufferAsyncError))
             }
         };
         device.check()?;

@@ -338,3 +338,35 @@ fn the_list_shows_what_opens() {
         other => panic!("{other}"),
     }
 }
+
+/// What one thread's poll finds done may be another one's; each still gets what it waits for.
+#[test]
+fn threads_share_a_device() {
+    const ROUNDS: u32 = 200;
+    let device = device_with(&DeviceOptions::default());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let device = device.clone();
+            scope.spawn(move || {
+                let executable = bind(&device, &sum_and_scale(64, 2.0));
+                let mut stream = Stream::new(&device, StreamOptions::default()).unwrap();
+                for round in 0..ROUNDS {
+                    let (a, b) = (numbers(64, 2 * round + 1000 * thread), numbers(64, 2 * round + 1));
+                    for (name, values) in [("a", &a), ("b", &b)] {
+                        let port = executable.input(name).unwrap();
+                        stream.write(&port.buffer, port.offset, &to_bytes(values)).unwrap();
+                    }
+                    stream.run(&executable).unwrap();
+                    let port = executable.output("out").unwrap();
+                    let ticket = stream.read_later(&port.buffer, port.offset..port.offset + port.bytes).unwrap();
+                    let found = stream.take(ticket).unwrap();
+                    assert_eq!(
+                        found,
+                        to_bytes(&sum_and_scale_reference(&a, &b, 2.0)),
+                        "thread {thread}, round {round}"
+                    );
+                }
+            });
+        }
+    });
+}
