@@ -45,8 +45,8 @@ fn only_for_rows(graph: &Graph, table: Value) -> BTreeSet<Value> {
     for value in graph.values().rev() {
         let node = graph.node(value);
         // What reads no rows, such as a number, is repeated for free. Graphs share such values between layers.
-        let by_rows = row_arguments(graph, node)
-            .filter(|by_rows| wanted[value.index()] && (by_rows.is_empty() || !read_in_full[value.index()]));
+        let by_rows = if wanted[value.index()] { row_arguments(graph, node) } else { None };
+        let by_rows = by_rows.filter(|by_rows| by_rows.is_empty() || !read_in_full[value.index()]);
         for (position, arg) in node.args.iter().enumerate() {
             match &by_rows {
                 Some(by_rows) if by_rows.contains(&position) => wanted[arg.index()] = true,
@@ -76,7 +76,7 @@ fn row_arguments(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
     let (width, above) = node.ty.shape.split_last()?;
     match &node.op {
         Op::Constant(_) => Some(vec![]),
-        Op::Reshape(_) if counts(graph, node).is_some() => Some(vec![]),
+        Op::Reshape(_) if counts(graph, node) => Some(vec![]),
         Op::Reshape(_) => of(node.args[0]).is_some_and(|(from, _)| from == width).then(|| vec![0]),
         Op::Expand(_) => match of(node.args[0])? {
             (_, rows) if rows.iter().all(|&extent| extent == 1) => Some(vec![]),
@@ -90,11 +90,8 @@ fn row_arguments(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
 }
 
 /// Whether a view shows `0, 1, 2, …` in its order.
-fn counts(graph: &Graph, node: &Node) -> Option<()> {
-    match &graph.node(*node.args.first()?).op {
-        Op::Iota(iota) => (iota.shape.len() == 1).then_some(()),
-        _ => None,
-    }
+fn counts(graph: &Graph, view: &Node) -> bool {
+    matches!(&graph.node(view.args[0]).op, Op::Iota(iota) if iota.shape.len() == 1)
 }
 
 /// The rows that have been taken so far.
@@ -213,9 +210,6 @@ mod tests {
         let limit = g.constant(DType::F32, 0.3, &[B * T, D]);
         g.output("limit", limit);
         let h = half_layer(&mut g, x);
-        // Somebody else reads the same numbers in full.
-        let limit = g.constant(DType::F32, 0.3, &[B * T, D]);
-        g.output("numbers", limit);
         let rows = take(&mut g, h, index);
         let rows = g.mul(rows, weights);
         let loss = g.sum_all(rows);

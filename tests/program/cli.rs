@@ -17,16 +17,7 @@ fn call(folder: &Path, arguments: &[&str]) -> Call {
 }
 
 fn call_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Call {
-    let program = env!("CARGO_BIN_EXE_viral-wgpu");
-    // A child finds the software device through the same runner as this test.
-    let mut command = match std::env::var_os("VIRAL_RUNNER").filter(|runner| !runner.is_empty()) {
-        Some(runner) => {
-            let mut command = Command::new(runner);
-            command.arg(program);
-            command
-        }
-        None => Command::new(program),
-    };
+    let mut command = crate::program();
     for name in ["WGPU_BACKEND", "WGPU_ADAPTER_NAME", "RUST_LOG", "RUST_BACKTRACE"] {
         command.env_remove(name);
     }

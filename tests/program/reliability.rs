@@ -21,15 +21,7 @@ fn start(run: &Path, resume: bool) -> Child {
 
 fn start_long(run: &Path, resume: bool, steps: usize) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = env!("CARGO_BIN_EXE_viral-wgpu");
-    let mut command = match std::env::var_os("VIRAL_RUNNER").filter(|runner| !runner.is_empty()) {
-        Some(runner) => {
-            let mut command = Command::new(runner);
-            command.arg(program);
-            command
-        }
-        None => Command::new(program),
-    };
+    let mut command = crate::program();
     command.arg("train").arg(root.join("tests/fixtures/lm_only/config.toml")).arg("--out").arg(run);
     for set in [format!("train.steps={steps}"), "train.save_every=7".into(), "train.keep_checkpoints=2".into()] {
         command.args(["--set", &set]);

@@ -48,8 +48,7 @@ impl Tunable for Attention {
 
     fn questions(&self, seen: &Seen, options: &Options) -> Vec<Question> {
         let graph = seen.before(Pass::Composites);
-        let live = graph.live();
-        let nodes = graph.values().filter(|value| live[value.index()]).map(|value| graph.node(value));
+        let nodes = seen.nodes_before(Pass::Composites);
         let nodes: Vec<&Node> = nodes.filter(|node| node.op.class() == Class::Composite).collect();
         let question = |node: &Node| {
             let problem = Problem::of(graph, node, options)?;

@@ -56,9 +56,7 @@ impl Tunable for Matrices {
 
     // A device that was opened without its matrices, for a run in f32, has entries for runs that use them.
     fn check(&self, class: &str, choice: &str, _target: &Target) -> Result<(), String> {
-        if !Product::is_class(class) {
-            return Err(format!("`{class}` is no class of products"));
-        }
+        Product::check_class(class)?;
         parse(choice).map(drop).ok_or_else(|| unknown_choice(choice, &[ORDINARY, MATRICES].map(str::to_owned)))
     }
 
@@ -67,8 +65,7 @@ impl Tunable for Matrices {
             return Vec::new();
         };
         let graph = seen.before(Pass::Matrices);
-        let live = graph.live();
-        let nodes = graph.values().filter(|value| live[value.index()]).map(|value| graph.node(value));
+        let nodes = seen.nodes_before(Pass::Matrices);
         let products = nodes.filter(|node| matches!(node.op, Op::Dot(_)) && rule::is_large(graph, node, LEAST));
         let question = |node: &Node| {
             let product = Product::of_node(graph, node, options);

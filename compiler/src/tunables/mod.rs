@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use viral_shaders::{Kernel, Target, Tuning, table};
 
 use crate::compile::{CompileError, Options, lowered};
-use crate::ir::Graph;
+use crate::ir::{Graph, Node};
 use crate::lower::Tiled;
 use crate::passes::Pass;
 use crate::plan::Plan;
@@ -72,6 +72,13 @@ impl Seen {
     fn before(&self, pass: Pass) -> &Graph {
         let earlier = Pass::ALL.iter().take_while(|&&other| other != pass).last();
         &self.stages[earlier.map_or("remat", |pass| pass.name())]
+    }
+
+    /// The nodes of that graph that something is computed from.
+    fn nodes_before(&self, pass: Pass) -> impl Iterator<Item = &Node> {
+        let graph = self.before(pass);
+        let live = graph.live();
+        graph.values().filter(move |value| live[value.index()]).map(|value| graph.node(value))
     }
 }
 

@@ -34,16 +34,13 @@ impl Tunable for Parts {
     }
 
     fn check(&self, class: &str, choice: &str, _target: &Target) -> Result<(), String> {
-        if !Product::is_class(class) {
-            return Err(format!("`{class}` is no class of products"));
-        }
+        Product::check_class(class)?;
         parse(choice).map(drop).ok_or_else(|| unknown_choice(choice, &TRIED.map(|parts| parts.to_string())))
     }
 
     fn questions(&self, seen: &Seen, options: &Options) -> Vec<Question> {
         let graph = seen.before(Pass::Parts);
-        let live = graph.live();
-        let nodes = graph.values().filter(|value| live[value.index()]).map(|value| graph.node(value));
+        let nodes = seen.nodes_before(Pass::Parts);
         let products = nodes.filter(|node| matches!(node.op, Op::Dot(_)) && rule::can_be_cut(node));
         let question = |node: &Node| {
             let product = Product::of_node(graph, node, options);

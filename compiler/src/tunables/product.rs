@@ -90,9 +90,12 @@ impl Product {
         }
     }
 
-    /// Whether text names a class of products.
-    pub(super) fn is_class(text: &str) -> bool {
-        Self::parse(text).is_some_and(|product| product.to_string() == text)
+    /// Whether text names a class of products; if not, says so.
+    pub(super) fn check_class(text: &str) -> Result<(), String> {
+        match Self::parse(text) {
+            Some(product) if product.to_string() == text => Ok(()),
+            _ => Err(format!("`{text}` is no class of products")),
+        }
     }
 
     fn parse(text: &str) -> Option<Self> {

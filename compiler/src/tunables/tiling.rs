@@ -45,9 +45,7 @@ impl Tunable for Tiling {
     }
 
     fn check(&self, class: &str, choice: &str, target: &Target) -> Result<(), String> {
-        if !Product::is_class(class) {
-            return Err(format!("`{class}` is no class of products"));
-        }
+        Product::check_class(class)?;
         let known = names(target).iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
         parse(choice, target).map(drop).ok_or_else(|| unknown_choice(choice, &known))
     }

@@ -15,6 +15,7 @@ use super::session::{Extent, Session};
 use crate::config::Config;
 use crate::data::{Batch, Bucket, Geometry, MicroBatch, NONE, Row, Sample, SampleShape};
 use crate::error::Result;
+use crate::measure::roofline::median;
 use crate::measure::{self, Profiler, Roofline};
 use crate::run::host;
 
@@ -146,7 +147,7 @@ pub fn measure_step(
     } else {
         None
     };
-    let (micro_batch_seconds, update_seconds) = (median(forward), median(update));
+    let (micro_batch_seconds, update_seconds) = (median(&forward).unwrap_or(0.0), median(&update).unwrap_or(0.0));
     let seconds = micro_batch_seconds + update_seconds;
     Ok(StepSpeed {
         micro_batch_seconds,
@@ -179,9 +180,4 @@ fn row(index: usize, shape: StepShape, geometry: Geometry) -> Row {
     let pixels = (0..values).map(|at| ((at * 31 + index * 7) % 97) as f32 / 48.5 - 1.0).collect();
     let sample = Sample { ids, visual_start: 1, visual_len: visual, layout: None, targets };
     Row { name: format!("made up {index}"), sample, pixels: Some(pixels), aligned: true, defect: None }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

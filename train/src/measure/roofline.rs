@@ -96,6 +96,13 @@ pub fn seconds(executable: &Executable) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64().max(1e-9))
 }
 
+/// The middle one of some times, the upper one of two.
+pub(crate) fn median(times: &[f64]) -> Option<f64> {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

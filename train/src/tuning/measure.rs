@@ -11,7 +11,7 @@ use viral_runtime::{Buffer, Device, Executable, SlotPool};
 use super::record::Entry;
 use crate::error::Result;
 use crate::measure::kernels::bound;
-use crate::measure::roofline::seconds;
+use crate::measure::roofline::{self, seconds};
 
 /// What a choice's median time must be below, as a share of the rule's: a machine with other work varies by some percent, and
 /// a choice that is no better is one more way for two machines to differ.
@@ -27,25 +27,15 @@ const FINAL_ROUNDS: usize = 9;
 /// Longest time for one question, in seconds.
 const LONGEST: f64 = 6.0;
 
-/// What came of measuring a question.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answer {
-    /// The rule's choice stays.
-    Rule,
-    /// Another choice is clearly faster.
-    Other(Entry),
-    /// There was nothing to measure: a problem that cannot be alone, or that this device cannot hold.
-    Nothing,
-}
-
-/// Measures the choices of a question within about so many seconds.
-pub(super) fn answer(device: &Device, question: &Question, tuning: &Tuning, budget: f64) -> Result<Answer> {
+/// Measures the choices of a question within about so many seconds. Nothing comes of it where the rule's choice stays, and where
+/// there is nothing to measure: a problem that cannot be alone, or that this device cannot hold.
+pub(super) fn answer(device: &Device, question: &Question, tuning: &Tuning, budget: f64) -> Result<Option<Entry>> {
     let plans = match question.plans(tuning) {
         Ok(plans) if plans.len() > 1 => plans,
-        Ok(_) => return Ok(Answer::Nothing),
+        Ok(_) => return Ok(None),
         Err(error) => {
             log::debug!("{} of {} is not measured: {error}", question.tunable, question.class);
-            return Ok(Answer::Nothing);
+            return Ok(None);
         }
     };
     let start = Instant::now();
@@ -64,7 +54,7 @@ pub(super) fn answer(device: &Device, question: &Question, tuning: &Tuning, budg
                 device.check()?;
                 log::debug!("{} of {}: {choice} is not measured: {error}", question.tunable, question.class);
                 if index == 0 {
-                    return Ok(Answer::Nothing);
+                    return Ok(None);
                 }
             }
         }
@@ -80,20 +70,20 @@ pub(super) fn answer(device: &Device, question: &Question, tuning: &Tuning, budg
     rounds(&mut runners, ROUNDS, deadline)?;
     let Some(best) = runners.iter().skip(1).min_by(|a, b| a.median().total_cmp(&b.median())).map(|best| best.choice)
     else {
-        return Ok(Answer::Rule);
+        return Ok(None);
     };
     runners.retain(|runner| [rule, best].contains(&runner.choice));
     if !is_faster(&runners[1].times, &runners[0].times) {
-        return Ok(Answer::Rule);
+        return Ok(None);
     }
     runners.iter_mut().for_each(|runner| runner.times.clear());
     rounds(&mut runners, FINAL_ROUNDS, deadline)?;
-    let [by_rule, best] = &runners[..] else { return Ok(Answer::Rule) };
+    let [by_rule, best] = &runners[..] else { return Ok(None) };
     if !is_faster(&best.times, &by_rule.times) {
-        return Ok(Answer::Rule);
+        return Ok(None);
     }
     let milliseconds = |runner: &Runner<'_>| (runner.median() * 1e6).round() / 1e3;
-    Ok(Answer::Other(Entry {
+    Ok(Some(Entry {
         tunable: question.tunable.to_owned(),
         class: question.class.clone(),
         choice: best.choice.to_owned(),
@@ -147,9 +137,7 @@ fn rounds(runners: &mut [Runner<'_>], count: usize, deadline: Instant) -> Result
 }
 
 fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
+    roofline::median(times).unwrap_or(f64::INFINITY)
 }
 
 /// Whether one is clearly faster than the other, by times that were taken in turn.

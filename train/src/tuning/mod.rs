@@ -22,7 +22,6 @@ use viral_runtime::{AdapterReport, Device};
 use crate::config::{Config, Tune};
 use crate::error::{Error, Result, escape};
 use crate::run::{self, RunFolder, duration, terminal};
-use measure::Answer;
 pub use record::{Entry, TuningRecord};
 
 /// Name of the record in a run folder.
@@ -196,7 +195,7 @@ fn measure_all(
             // Some take less than their share.
             let share = 2.0 * show.left().as_secs_f64() / (questions.len() - index) as f64;
             answered.insert((question.tunable, question.class.clone()));
-            if let Answer::Other(entry) = measure::answer(device, question, &tuning, share)? {
+            if let Some(entry) = measure::answer(device, question, &tuning, share)? {
                 tuning.set(&entry.tunable, &entry.class, &entry.choice);
                 faster.push(entry.clone());
                 record.entries.push(entry);
