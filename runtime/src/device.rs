@@ -12,7 +12,7 @@ use crate::buffer::Accounts;
 use crate::capabilities;
 use crate::health::Health;
 use crate::matrices;
-use crate::pipeline::Pipelines;
+use crate::pipeline::{Counters, Pipelines};
 use crate::profile::Profiler;
 use crate::submission::Submission;
 use crate::transfer::Transfers;
@@ -70,6 +70,7 @@ struct Inner {
     pipelines: Pipelines,
     transfers: Mutex<Transfers>,
     profiler: Mutex<Option<Profiler>>,
+    counters: OnceLock<Counters>,
     cooperative_fault: OnceLock<String>,
 }
 
@@ -134,6 +135,7 @@ impl Device {
                 pipelines,
                 transfers: Mutex::default(),
                 profiler: Mutex::default(),
+                counters: OnceLock::new(),
                 cooperative_fault: OnceLock::new(),
                 device,
                 queue,
@@ -271,6 +273,15 @@ impl Device {
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {
         &self.inner.accounts
+    }
+
+    /// The buffer of [`Requirements::counters`](viral_shaders::Requirements::counters).
+    pub(crate) fn counters(&self) -> Result<&Counters, Error> {
+        if let Some(counters) = self.inner.counters.get() {
+            return Ok(counters);
+        }
+        let counters = Counters::new(self)?;
+        Ok(self.inner.counters.get_or_init(|| counters))
     }
 
     pub(crate) fn pipelines(&self) -> &Pipelines {

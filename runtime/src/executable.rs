@@ -190,6 +190,9 @@ impl BoundDispatch {
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.raw);
         pass.set_bind_group(0, &self.bind_group, &[]);
+        if let Some(counters) = &self.pipeline.counters {
+            pass.set_bind_group(1, counters, &[]);
+        }
         pass.dispatch_workgroups(self.groups[0], self.groups[1], self.groups[2]);
     }
 }

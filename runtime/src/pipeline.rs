@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use viral_shaders::{Access, DeviceClass, Kernel};
+use viral_shaders::{Access, COUNTERS_BYTES, DeviceClass, Kernel};
 
+use crate::buffer::Allocation;
 use crate::health::scoped;
 use crate::{Device, DeviceOptions, Error, trusted};
 
@@ -20,6 +21,8 @@ mod disk;
 pub(crate) struct Pipeline {
     pub(crate) raw: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
+    /// Group 1, where the kernel has one.
+    pub(crate) counters: Option<wgpu::BindGroup>,
 }
 
 /// A device's compiled kernels.
@@ -139,6 +142,7 @@ impl Pipelines {
         device.check()?;
         let raw = device.raw();
         let label = Some(kernel.name.as_str());
+        let counters = kernel.requires.counters.then(|| device.counters()).transpose()?;
         let (pipeline, error) = scoped(raw, || {
             let module = trusted::shader_module(
                 raw,
@@ -149,7 +153,7 @@ impl Pipelines {
                 .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &layout_entries(kernel) });
             let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label,
-                bind_group_layouts: &[Some(&layout)],
+                bind_group_layouts: &[Some(&layout), counters.map(|counters| &counters.layout)],
                 immediate_size: 0,
             });
             let raw = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -164,7 +168,7 @@ impl Pipelines {
                 },
                 cache: self.disk.as_ref().map(disk::Cache::raw),
             });
-            Pipeline { raw, layout }
+            Pipeline { raw, layout, counters: counters.map(|counters| counters.bind_group.clone()) }
         });
         match error {
             None => Ok(Arc::new(pipeline)),
@@ -179,23 +183,54 @@ impl Key {
     }
 }
 
+/// The counters by which the workgroups of a launch divide its tiles, shared by all launches of a device.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    layout: wgpu::BindGroupLayout,
+    bind_group: wgpu::BindGroup,
+    /// Kept alive for the bind group.
+    _buffer: Allocation,
+}
+
+impl Counters {
+    pub(crate) fn new(device: &Device) -> Result<Self, Error> {
+        let label = Some("counters");
+        let buffer = device.allocate("counters", COUNTERS_BYTES, wgpu::BufferUsages::STORAGE, false)?;
+        let layout = device.raw().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label,
+            entries: &[storage_entry(0, false, NonZeroU64::new(COUNTERS_BYTES))],
+        });
+        let bind_group = device.raw().create_bind_group(&wgpu::BindGroupDescriptor {
+            label,
+            layout: &layout,
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.raw().as_entire_binding() }],
+        });
+        Ok(Self { layout, bind_group, _buffer: buffer })
+    }
+}
+
 /// Bytes of a kernel's parameter struct, as bound: some backends want uniform bindings in units of 16 bytes.
 pub(crate) fn param_bytes(kernel: &Kernel) -> u64 {
     (u64::from(kernel.param_words) * 4).next_multiple_of(16)
 }
 
 fn layout_entries(kernel: &Kernel) -> Vec<wgpu::BindGroupLayoutEntry> {
-    let entry = |binding, ty, min_binding_size| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size },
-        count: None,
-    };
     let params = NonZeroU64::new(param_bytes(kernel));
     let params = params.map(|bytes| entry(0, wgpu::BufferBindingType::Uniform, Some(bytes)));
-    let storage = kernel.bindings.iter().zip(1..).map(|(access, binding)| {
-        let read_only = *access == Access::Read;
-        entry(binding, wgpu::BufferBindingType::Storage { read_only }, None)
-    });
+    let storage = kernel.bindings.iter().zip(1..);
+    let storage = storage.map(|(access, binding)| storage_entry(binding, *access == Access::Read, None));
     params.into_iter().chain(storage).collect()
+}
+
+fn storage_entry(binding: u32, read_only: bool, bytes: Option<NonZeroU64>) -> wgpu::BindGroupLayoutEntry {
+    entry(binding, wgpu::BufferBindingType::Storage { read_only }, bytes)
+}
+
+fn entry(binding: u32, ty: wgpu::BufferBindingType, bytes: Option<NonZeroU64>) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: bytes },
+        count: None,
+    }
 }

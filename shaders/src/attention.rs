@@ -7,7 +7,7 @@
 //! All f32, on rows of E floats. Operands are strided, so that a permuted or sliced projection needs no copy; results are dense,
 //! heads behind positions. No kernel stores anything of the size T x S.
 
-use crate::launch::fold;
+use crate::launch::{self, fold};
 use crate::link::{Const, Linker};
 use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
 
@@ -91,6 +91,8 @@ pub enum Shape {
         wide: bool,
         /// Bytes of workgroup memory that the device has.
         workgroup_bytes: u32,
+        /// Whether workgroups steal tiles.
+        steals: bool,
     },
 }
 
@@ -124,12 +126,13 @@ impl Shape {
         }
     }
 
-    /// The lanes shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
+    /// The lanes shape for `target`.
     pub fn lanes(target: &Target) -> Self {
         Self::Lanes {
-            lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64),
+            lanes: target.lanes(),
             wide: target.int64,
             workgroup_bytes: target.max_workgroup_bytes,
+            steals: target.steals(),
         }
     }
 
@@ -176,7 +179,7 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
             linker = linker.alias("Cell", "vec4<f32>");
             ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"))
         }
-        Shape::Lanes { lanes, wide, workgroup_bytes } => {
+        Shape::Lanes { lanes, wide, workgroup_bytes, steals } => {
             let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
             let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
             let shared = fitting.is_some();
@@ -196,7 +199,12 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
                 include_str!("../lib/attention_scratch_own.wgsl")
             });
             (
-                format!("lanes{lanes}{}{}", hook(wide, "_wide", ""), hook(shared, "", "_own")),
+                format!(
+                    "lanes{lanes}{}{}{}",
+                    launch::suffix(steals),
+                    hook(wide, "_wide", ""),
+                    hook(shared, "", "_own")
+                ),
                 lanes,
                 include_str!("../lib/attention_lanes.wgsl"),
             )
@@ -255,15 +263,21 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
             ),
         ),
     };
+    let (wide, steals) = match shape {
+        Shape::Tile => (false, false),
+        Shape::Lanes { wide, steals, .. } => (wide, steals),
+    };
+    let linker = linker.part(tiling).part(body);
+    let linker = if tile { linker } else { linker.part(launch::entry(steals)) };
     let mut bindings = vec![Access::Read; reads];
     bindings.extend((0..writes).map(|_| Access::ReadWrite));
     Kernel {
         name: format!("{name}_{width}"),
-        wgsl: linker.part(tiling).part(body).link(),
+        wgsl: linker.link(),
         bindings,
         param_words: PARAMS.len() as u32,
         workgroup: [workgroup, 1, 1],
-        requires: Requirements { int64: matches!(shape, Shape::Lanes { wide: true, .. }), ..Requirements::default() },
+        requires: Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() },
     }
 }
 

@@ -10,7 +10,7 @@
 //! Sums are taken in f32; A and B may be stored otherwise ([`Storage`]). Every operand is a strided view: an offset, a row stride and three batch strides, so that permuted, sliced and
 //! expanded tensors need no copy as long as their innermost dimension is contiguous. A stride of 0 broadcasts.
 
-use crate::launch::fold;
+use crate::launch::{self, fold};
 use crate::link::{Const, Linker};
 use crate::storage::Storage;
 use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
@@ -151,6 +151,8 @@ pub enum Shape {
         lanes: u32,
         /// Whether aligned memory is accessed in 64-bit words.
         wide: bool,
+        /// Whether workgroups steal tiles.
+        steals: bool,
     },
 }
 
@@ -290,9 +292,9 @@ impl Shape {
         }
     }
 
-    /// The panel shape for `target`: as many lanes as its SIMD vectors have, or 8 where that is not known.
+    /// The panel shape for `target`.
     pub fn panel(target: &Target) -> Self {
-        Self::Panel { lanes: target.fixed_subgroup().unwrap_or(8).clamp(4, 64), wide: target.int64 }
+        Self::Panel { lanes: target.lanes(), wide: target.int64, steals: target.steals() }
     }
 
     /// Rows and columns of C that one workgroup computes; where the kernel swaps factors, of its transpose.
@@ -355,6 +357,7 @@ fn load_hook(operand: &str, storage: Storage, vec4: bool) -> String {
 
 /// The kernel for `spec` in a given shape; [`kernel`] chooses the shape from the target.
 pub fn link(spec: &Spec, shape: Shape) -> Kernel {
+    let steals = matches!(shape, Shape::Panel { steals: true, .. });
     let wide = spec.vec4 && matches!(shape, Shape::Panel { wide: true, .. });
     let (kind, [access_c, finish]) = match (wide, spec.vec4) {
         (true, _) => ("wide", pieces!("wide", "vec4")),
@@ -420,20 +423,21 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
                 Skew::None | Skew::FewTiles => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
                 Skew::Narrow => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
             };
-            (format!("gemm_{file}{lanes}"), lanes, linker, body)
+            (format!("gemm_{file}{lanes}{}", launch::suffix(steals)), lanes, linker, body)
         }
     };
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(&load_a).part(&load_b).part(access_c);
     let linker = linker.part(Storage::functions(&[&load_a, &load_b, epilogue].concat()));
     let linker = if wide { linker.part(include_str!("../lib/wide.wgsl")) } else { linker };
     let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
+    let linker = if shape == Shape::Tile { linker } else { linker.part(launch::entry(steals)) };
     Kernel {
         name: format!("{file}_{}_{kind}{stored}{suffix}{hook}", spec.form.name()),
         wgsl: linker.link(),
         bindings,
         param_words: PARAMS.len() as u32 + hook_words(spec),
         workgroup: [workgroup, 1, 1],
-        requires: Requirements { int64: wide, ..Requirements::default() },
+        requires: Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() },
     }
 }
 
@@ -496,10 +500,10 @@ pub(crate) const PARAMS: [&str; 28] = [
 ];
 
 /// Shortest and longest stripe that the panel shape cuts C into, in rows, if there is a choice.
-const PANEL_ROWS: [u32; 2] = [64, 576];
+const PANEL_ROWS: [u32; 2] = [64, 256];
 
-/// Workgroups that the panel shape aims at, so that a machine with several cores has work for each.
-const PANEL_GROUPS: u32 = 8;
+/// Workgroups that the panel shape aims at, so that cores that are done early find work to steal.
+const PANEL_GROUPS: u32 = 16;
 
 pub(crate) fn variants(shape: Shape, skews: &[Skew]) -> Vec<Kernel> {
     let mut kernels = Vec::new();

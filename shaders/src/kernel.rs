@@ -9,7 +9,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Optional device features a kernel cannot do without.
+/// What a kernel cannot do without, beside its bindings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Requirements {
     /// Subgroup operations.
@@ -18,9 +18,15 @@ pub struct Requirements {
     pub f16: bool,
     /// 64-bit integers.
     pub int64: bool,
+    /// A storage buffer of [`COUNTERS_BYTES`] zeros as binding 0 of group 1. The kernel writes it, and has set it back to zero
+    /// when it ends, so that all launches share one.
+    pub counters: bool,
     /// Cooperative matrices with this many rows and columns.
     pub cooperative_matrix: Option<u32>,
 }
+
+/// Bytes of the buffer that kernels with [`Requirements::counters`] use.
+pub const COUNTERS_BYTES: u64 = 36;
 
 /// A complete WGSL compute module with entry point `main`.
 ///

@@ -21,6 +21,16 @@ pub(crate) fn fold(count: u32, target: &Target) -> [u32; 3] {
     [count.max(1).div_ceil(rows), rows, 1]
 }
 
+/// The entry point of a kernel for software devices, which calls `tile(id, lane)`.
+pub(crate) fn entry(steals: bool) -> &'static str {
+    if steals { include_str!("../lib/tiles_stolen.wgsl") } else { include_str!("../lib/tiles_own.wgsl") }
+}
+
+/// What the names of such kernels say about it.
+pub(crate) fn suffix(steals: bool) -> &'static str {
+    if steals { "" } else { "_fixed" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ mod target;
 mod tests;
 mod tuning;
 
-pub use kernel::{Access, Kernel, Requirements};
+pub use kernel::{Access, COUNTERS_BYTES, Kernel, Requirements};
 pub use launch::Launch;
 pub use storage::Storage;
 pub use target::{DeviceClass, Target};

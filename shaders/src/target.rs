@@ -67,6 +67,17 @@ impl Target {
         }
     }
 
+    /// Invocations of one workgroup of a kernel for software devices: as many as SIMD vectors have lanes, or 8 where that is
+    /// not known.
+    pub(crate) fn lanes(&self) -> u32 {
+        self.fixed_subgroup().unwrap_or(8).clamp(4, 64)
+    }
+
+    /// Whether workgroups of [`Target::lanes`] invocations are one subgroup of a software device, and can steal tiles.
+    pub(crate) fn steals(&self) -> bool {
+        self.class == DeviceClass::Cpu && self.fixed_subgroup() == Some(self.lanes())
+    }
+
     /// The subgroup size, where it is one fixed number.
     pub fn fixed_subgroup(&self) -> Option<u32> {
         self.subgroup.and_then(|(min, max)| (min == max).then_some(min))

@@ -277,7 +277,7 @@ fn grids_cover_c_within_the_limits() {
 fn the_device_class_decides_the_shape() {
     let [gpu, cpu, _, _, broad, wide] = &targets()[..] else { unreachable!() };
     assert_eq!(Shape::choose(gpu), Shape::Tile);
-    assert_eq!(Shape::choose(cpu), Shape::Panel { lanes: 8, wide: false });
-    assert_eq!(Shape::choose(broad), Shape::Panel { lanes: 16, wide: false });
-    assert_eq!(Shape::choose(wide), Shape::Panel { lanes: 16, wide: true });
+    assert_eq!(Shape::choose(cpu), Shape::Panel { lanes: 8, wide: false, steals: false });
+    assert_eq!(Shape::choose(broad), Shape::Panel { lanes: 16, wide: false, steals: true });
+    assert_eq!(Shape::choose(wide), Shape::Panel { lanes: 16, wide: true, steals: true });
 }

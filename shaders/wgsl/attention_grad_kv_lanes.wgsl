@@ -23,12 +23,7 @@ fn store_cell(result: u32, at: u32, value: Cell) {
     }
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let id = group.x + group.y * p.grid_x;
-    if id >= p.tiles {
-        return;
-    }
+fn tile(id: u32, lane: u32) {
     let place = place_of(id, p.groups);
     let first = 3u * LANES * place.tile;
     let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);

@@ -14,12 +14,7 @@ fn store_cell(result: u32, at: u32, value: Cell) {
     store_out(at, value);
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let id = group.x + group.y * p.grid_x;
-    if id >= p.tiles {
-        return;
-    }
+fn tile(id: u32, lane: u32) {
     let place = place_of(id, p.heads);
     let head = key_head(place.head);
     let first = 3u * LANES * place.tile;

@@ -116,12 +116,7 @@ fn store_row(place: Place, row: u32, column: u32, k: u32, sum: vec4<f32>) {
     store_c(at, last, value);
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let id = group.x + group.y * p.grid_x;
-    if id >= p.tiles {
-        return;
-    }
+fn tile(id: u32, lane: u32) {
     let place = place_of(id);
     let first_row = p.tile_rows * place.row_tile;
     let end_row = min(first_row + p.tile_rows, p.m);

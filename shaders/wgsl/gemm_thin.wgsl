@@ -58,12 +58,7 @@ fn store_block(place: Place, row: u32, column: u32, sums: mat4x4<f32>) {
     store_row(place, first_row + 3u, first_column, rows[3]);
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let id = group.x + group.y * p.grid_x;
-    if id >= p.tiles {
-        return;
-    }
+fn tile(id: u32, lane: u32) {
     let place = place_of(id);
     let row = p.tile_rows * place.row_tile;
     let column = 4u * (LANES * place.column_tile + lane);
