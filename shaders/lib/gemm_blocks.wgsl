@@ -23,18 +23,42 @@ fn load_a_block(base: u32, m: u32, k: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load_a(at.x, last), load_a(at.y, last), load_a(at.z, last), load_a(at.w, last));
 }
 
+// What columns n .. n + 4 of B add to the cells at which its four stored rows are.
+fn b_columns(base: u32, n: u32) -> vec4<u32> {
+    if B_TRANSPOSED {
+        return four_rows(base, p.b_row, n, p.n);
+    }
+    return vec4<u32>(base + clamped(n, p.n) / CELL);
+}
+
+// What rows k .. k + 4 of B add to them.
+fn b_rows(k: u32) -> vec4<u32> {
+    if B_TRANSPOSED {
+        return vec4<u32>(clamped(k, p.k) / CELL);
+    }
+    return four_rows(0u, p.b_row, k, p.k);
+}
+
+// Which of the four elements of a stored row that begin at row k, column n of B is the last that exists.
+fn b_last(k: u32, n: u32) -> u32 {
+    if B_TRANSPOSED {
+        return last_below(clamped(k, p.k), p.k);
+    }
+    return last_below(clamped(n, p.n), p.n);
+}
+
+// Four rows and columns of B whose stored rows are in the cells `at`; column i of the result is a row of B.
+fn load_b_at(at: vec4<u32>, last: u32) -> mat4x4<f32> {
+    let stored = mat4x4<f32>(load_b(at.x, last), load_b(at.y, last), load_b(at.z, last), load_b(at.w, last));
+    if B_TRANSPOSED {
+        return transpose(stored);
+    }
+    return stored;
+}
+
 // B[k .. k + 4, n .. n + 4]; column i of the result is row k + i of B.
 fn load_b_block(base: u32, k: u32, n: u32) -> mat4x4<f32> {
-    if B_TRANSPOSED {
-        let column = clamped(k, p.k);
-        let last = last_below(column, p.k);
-        let at = four_rows(base, p.b_row, n, p.n) + column / CELL;
-        return transpose(mat4x4<f32>(load_b(at.x, last), load_b(at.y, last), load_b(at.z, last), load_b(at.w, last)));
-    }
-    let column = clamped(n, p.n);
-    let last = last_below(column, p.n);
-    let at = four_rows(base, p.b_row, k, p.k) + column / CELL;
-    return mat4x4<f32>(load_b(at.x, last), load_b(at.y, last), load_b(at.z, last), load_b(at.w, last));
+    return load_b_at(b_columns(base, n) + b_rows(k), b_last(k, n));
 }
 
 // The block of A that begins at k, with zeros beyond the end of k.

@@ -174,19 +174,20 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
     debug_assert!(width.is_multiple_of(4) && width <= MAX_WIDTH, "heads of {width} floats");
     let hook = |wanted, some, none| if wanted { some } else { none };
     let mut linker = Linker::new().constant("CELLS", Const::U32(width / 4));
-    let (suffix, workgroup, tiling) = match shape {
+    let (suffix, workgroup, tiling, depth) = match shape {
         Shape::Tile => {
             linker = linker.alias("Cell", "vec4<f32>");
-            ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"))
+            ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"), 0)
         }
         Shape::Lanes { lanes, wide, workgroup_bytes, steals } => {
             let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
             let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
             let shared = fitting.is_some();
+            let depth = fitting.unwrap_or(DEPTHS[0]);
             linker = linker
                 .alias("Cell", hook(wide, "vec2<u64>", "vec4<f32>"))
                 .constant("LANES", Const::U32(lanes))
-                .constant("DEPTH", Const::U32(fitting.unwrap_or(DEPTHS[0])))
+                .constant("DEPTH", Const::U32(depth))
                 .constant("RESULTS", Const::U32(op.sums()));
             linker = if wide {
                 linker.part(include_str!("../lib/wide.wgsl")).part(include_str!("../lib/attention_words_wide.wgsl"))
@@ -207,6 +208,7 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
                 ),
                 lanes,
                 include_str!("../lib/attention_lanes.wgsl"),
+                depth,
             )
         }
     };
@@ -267,7 +269,7 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
         Shape::Tile => (false, false),
         Shape::Lanes { wide, steals, .. } => (wide, steals),
     };
-    let linker = linker.part(tiling).part(body);
+    let linker = linker.unrolled(tiling, &[("$c", width / 4), ("$w", depth / 4)]).part(body);
     let linker = if tile { linker } else { linker.part(launch::entry(steals)) };
     let mut bindings = vec![Access::Read; reads];
     bindings.extend((0..writes).map(|_| Access::ReadWrite));

@@ -396,10 +396,10 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         .constant("CELL", Const::U32(cell(spec)))
         .alias("Cell", if spec.vec4 { "vec4<f32>" } else { "f32" })
         .part(&params_struct(hook_words(spec)));
-    let (file, workgroup, linker, body) = match shape {
+    let (file, workgroup, linker, body, blocks) = match shape {
         Shape::Tile => {
             let linker = linker.constant("SIDE", Const::U32(side(spec)));
-            (format!("gemm_tile{}", side(spec)), 256, linker, include_str!("../wgsl/gemm_tile.wgsl"))
+            (format!("gemm_tile{}", side(spec)), 256, linker, include_str!("../wgsl/gemm_tile.wgsl"), 0)
         }
         Shape::Panel { lanes, .. } => {
             let linker = linker.constant("LANES", Const::U32(lanes));
@@ -416,20 +416,25 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
                         .part(include_str!("../lib/gemm_pair.wgsl")),
                 }
             };
-            let (file, linker, body) = match spec.skew {
-                Skew::FewRows => ("thin_rows", linker, include_str!("../wgsl/gemm_thin.wgsl")),
-                Skew::FewColumns => ("thin_columns", linker, include_str!("../wgsl/gemm_thin.wgsl")),
-                Skew::ShortK => ("panel_short", panel(16), include_str!("../wgsl/gemm_panel.wgsl")),
-                Skew::None | Skew::FewTiles => ("panel", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
-                Skew::Narrow => ("panel_narrow", panel(64), include_str!("../wgsl/gemm_panel.wgsl")),
+            let (file, depth) = match spec.skew {
+                Skew::FewRows => ("thin_rows", 0),
+                Skew::FewColumns => ("thin_columns", 0),
+                Skew::ShortK => ("panel_short", 16),
+                Skew::None | Skew::FewTiles => ("panel", 64),
+                Skew::Narrow => ("panel_narrow", 64),
             };
-            (format!("gemm_{file}{lanes}{}", launch::suffix(steals)), lanes, linker, body)
+            let (linker, body) = match depth {
+                0 => (linker, include_str!("../wgsl/gemm_thin.wgsl")),
+                depth => (panel(depth), include_str!("../wgsl/gemm_panel.wgsl")),
+            };
+            (format!("gemm_{file}{lanes}{}", launch::suffix(steals)), lanes, linker, body, depth / 4)
         }
     };
     let linker = linker.part(include_str!("../lib/gemm_params.wgsl")).part(&load_a).part(&load_b).part(access_c);
     let linker = linker.part(Storage::functions(&[&load_a, &load_b, epilogue].concat()));
     let linker = if wide { linker.part(include_str!("../lib/wide.wgsl")) } else { linker };
-    let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl")).part(body);
+    let linker = linker.part(finish).part(epilogue).part(include_str!("../lib/gemm_blocks.wgsl"));
+    let linker = linker.unrolled(body, &[("$i", blocks)]);
     let linker = if shape == Shape::Tile { linker } else { linker.part(launch::entry(steals)) };
     Kernel {
         name: format!("{file}_{}_{kind}{stored}{suffix}{hook}", spec.form.name()),

@@ -64,6 +64,23 @@ impl Linker {
         self
     }
 
+    /// Adds a fragment or a body with lines that stand several times: for a counter `("$i", 3)` every line with `$i` stands
+    /// three times, with 0, 1 and 2 in its place; comments stay as they are. Drivers take as long for code that a constant switches off as for code that
+    /// runs, so that it had better not be there.
+    pub fn unrolled(mut self, text: &str, counters: &[(&str, u32)]) -> Self {
+        self.parts.push('\n');
+        for line in text.split_inclusive('\n') {
+            let is_code = !line.trim_start().starts_with("//");
+            match counters.iter().find(|(counter, _)| is_code && line.contains(counter)) {
+                Some((counter, count)) => {
+                    self.parts.extend((0..*count).map(|i| line.replace(counter, &i.to_string())));
+                }
+                None => self.parts.push_str(line),
+            }
+        }
+        self
+    }
+
     /// The module.
     pub fn link(self) -> String {
         [self.enables, self.header, self.parts].concat()
@@ -73,6 +90,13 @@ impl Linker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_with_a_counter_stand_as_often_as_it_counts() {
+        let text = "// $i\nsum += 0u;\nsum += a$i * b[$i];\nsum += c$j;\n";
+        let unrolled = Linker::new().unrolled(text, &[("$i", 2), ("$j", 0)]).link();
+        assert_eq!(unrolled, "\n// $i\nsum += 0u;\nsum += a0 * b[0];\nsum += a1 * b[1];\n");
+    }
 
     #[test]
     fn pieces_come_in_the_order_that_wgsl_demands() {

