@@ -16,7 +16,7 @@
 // Sums that a loop carries in registers instead are what such a device is slow at: it writes every one of them through the
 // mask of the lanes that are still in the loop. Named matrices that no loop writes cost a load from the stack.
 //
-// E is up to 128. Knobs (header): CELLS, LANES, DEPTH (32 or 48), RESULTS. Lines with $c are repeated for all CELLS, those with
+// What is done to an operand is in attention_lanes_operand.wgsl. E is up to 128. Knobs (header): CELLS, LANES, DEPTH (32 or 48), RESULTS. Lines with $c are repeated for all CELLS, those with
 // $w for a block's groups of four positions. Scratch memory: `put`, `fetch`, `put_sums`, `fetch_sums`, of the lane's own slots
 // only, hence without barriers.
 
@@ -34,48 +34,16 @@ struct Weights {
     w$w: Quad,
 }
 
-const Q = 0u;
-const K = 1u;
-const V = 2u;
-const DY = 3u;
+fn load_q(at: u32) -> Cell {
+    return q[at];
+}
 
-// No binding has 2^27 cells (2 GiB): the mask only tells the driver's compiler that no address has a sign, which spares it
-// half of the comparison with the bounds.
-fn load(operand: u32, at: u32) -> vec4<f32> {
-    let cell = at & 0x07ffffffu;
-    if operand == Q {
-        return unpacked(q[cell]);
-    }
-    if operand == K {
-        return unpacked(k[cell]);
-    }
-    if operand == V {
-        return unpacked(load_v(cell));
-    }
-    return unpacked(load_dy(cell));
+fn load_k(at: u32) -> Cell {
+    return k[at];
 }
 
 fn three_rows(base: u32, stride: u32, rows: vec3<u32>, end: u32) -> vec3<u32> {
     return base + stride * min(rows, vec3<u32>(end - 1u));
-}
-
-// One cell of the rows of a lane, times a factor.
-fn load_quad(operand: u32, at: vec3<u32>, factor: f32) -> Quad {
-    return factor * transpose(mat3x4<f32>(load(operand, at.x), load(operand, at.y), load(operand, at.z)));
-}
-
-// The rows of a lane, times a factor.
-fn load_slab(operand: u32, at: vec3<u32>, factor: f32) -> Slab {
-    var slab: Slab;
-    slab.c$c = load_quad(operand, at + $c, factor);
-    return slab;
-}
-
-// Products of the rows of a lane with the row at `at`.
-fn dots(slab: Slab, operand: u32, at: u32) -> Rows {
-    var sums = Rows();
-    sums += slab.c$c * load(operand, at + $c);
-    return sums;
 }
 
 // The weights of a block out of scratch memory; zero from position `count` on.
@@ -96,40 +64,14 @@ fn four_weights(lane: u32, first: u32, count: u32) -> Quad {
 
 // A block of rows of an operand: those from `first` on, of rows that begin at `base`; beyond `end` the last one repeats.
 struct Block {
-    operand: u32,
     base: u32,
     stride: u32,
     first: u32,
     end: u32,
 }
 
-// One cell of four rows of a block; column i is element i of all four.
-fn load_four(block: Block, row: u32, cell: u32) -> mat4x4<f32> {
-    let rows = min(block.first + row + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(block.end - 1u));
-    let at = block.base + block.stride * rows + cell;
-    return transpose(mat4x4<f32>(
-        load(block.operand, at.x),
-        load(block.operand, at.y),
-        load(block.operand, at.z),
-        load(block.operand, at.w),
-    ));
-}
-
 fn scaled(quad: Quad, factor: Rows) -> Quad {
     return Quad(quad[0] * factor, quad[1] * factor, quad[2] * factor, quad[3] * factor);
-}
-
-// sums = weights * block + factor * sums, without the latter for the first block.
-fn accumulate(result: u32, lane: u32, weights: Weights, block: Block, factor: Rows, is_first: bool) {
-    for (var cell = 0u; cell < CELLS; cell++) {
-        var sums = Quad();
-        sums += weights.w$w * load_four(block, 4 * $w, cell);
-        let slot = CELLS * result + cell;
-        if !is_first {
-            sums += scaled(fetch_sums(slot, lane), factor);
-        }
-        put_sums(slot, lane, sums);
-    }
 }
 
 // Gives every cell of the rows that exist, times a factor, to the hook `store_cell`.

@@ -97,6 +97,14 @@ pub enum Shape {
 }
 
 impl Op {
+    /// The operands whose rows are multiplied.
+    fn operands(self) -> &'static [&'static str] {
+        match self {
+            Self::Forward { .. } => &["q", "k", "v"],
+            Self::GradQuery | Self::GradKey { .. } => &["q", "k", "v", "dy"],
+        }
+    }
+
     /// Results for which there is room, as sums of weighted rows.
     fn sums(self) -> u32 {
         match self {
@@ -269,8 +277,14 @@ pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
         Shape::Tile => (false, false),
         Shape::Lanes { wide, steals, .. } => (wide, steals),
     };
-    let linker = linker.unrolled(tiling, &[("$c", width / 4), ("$w", depth / 4)]).part(body);
-    let linker = if tile { linker } else { linker.part(launch::entry(steals)) };
+    let linker = if tile {
+        linker.part(tiling).part(body)
+    } else {
+        let counters = [("$c", width / 4), ("$w", depth / 4)];
+        let operand = |name| include_str!("../lib/attention_lanes_operand.wgsl").replace("$x", name);
+        let operands = op.operands().iter().map(|name| operand(name)).collect::<String>();
+        linker.unrolled(tiling, &counters).unrolled(&operands, &counters).part(body).part(launch::entry(steals))
+    };
     let mut bindings = vec![Access::Read; reads];
     bindings.extend((0..writes).map(|_| Access::ReadWrite));
     Kernel {

@@ -27,8 +27,8 @@ fn tile(id: u32, lane: u32) {
     let place = place_of(id, p.groups);
     let first = 3u * LANES * place.tile;
     let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);
-    let keys = load_slab(K, three_rows(k_base(place.batch, place.head), p.k_row, rows, p.keys), p.scale);
-    let values = load_slab(V, three_rows(v_base(place.batch, place.head), p.v_row, rows, p.keys), 1.0);
+    let keys = slab_k(three_rows(k_base(place.batch, place.head), p.k_row, rows, p.keys), p.scale);
+    let values = slab_v(three_rows(v_base(place.batch, place.head), p.v_row, rows, p.keys), 1.0);
     // The first query that sees a row.
     let since = select(vec3<u32>(), rows, p.causal != 0u);
     let start = select(0u, first, p.causal != 0u);
@@ -43,22 +43,22 @@ fn tile(id: u32, lane: u32) {
             let is_first = j == 0u && block == start;
             for (var i = 0u; i < count; i++) {
                 let query = block + i;
-                let scores = dots(keys, Q, queries + query * p.q_row);
+                let scores = dots_q(keys, queries + query * p.q_row);
                 let weights = exp(scores - lse[query_row(place.batch, head, query)]);
                 put(i, lane, select(Rows(), weights, vec3<u32>(query) >= since));
             }
             if NEEDS_DV {
-                let block_of_gradients = Block(DY, gradients, p.dy_row, block, p.queries);
-                accumulate(DV, lane, load_weights(lane, count), block_of_gradients, Rows(1.0), is_first);
+                let block_of_gradients = Block(gradients, p.dy_row, block, p.queries);
+                accumulate_dy(DV, lane, load_weights(lane, count), block_of_gradients, Rows(1.0), is_first);
             }
             if NEEDS_DK {
                 for (var i = 0u; i < count; i++) {
                     let query = block + i;
-                    let weighted = dots(values, DY, gradients + query * p.dy_row);
+                    let weighted = dots_dy(values, gradients + query * p.dy_row);
                     put(i, lane, fetch(i, lane) * (weighted - delta[query_row(place.batch, head, query)]));
                 }
-                let block_of_queries = Block(Q, queries, p.q_row, block, p.queries);
-                accumulate(DK, lane, load_weights(lane, count), block_of_queries, Rows(1.0), is_first);
+                let block_of_queries = Block(queries, p.q_row, block, p.queries);
+                accumulate_q(DK, lane, load_weights(lane, count), block_of_queries, Rows(1.0), is_first);
             }
         }
     }

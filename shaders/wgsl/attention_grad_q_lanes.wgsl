@@ -19,8 +19,8 @@ fn tile(id: u32, lane: u32) {
     let head = key_head(place.head);
     let first = 3u * LANES * place.tile;
     let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);
-    let queries = load_slab(Q, three_rows(q_base(place.batch, place.head), p.q_row, rows, p.queries), p.scale);
-    let gradients = load_slab(DY, three_rows(dy_base(place.batch, place.head), p.dy_row, rows, p.queries), 1.0);
+    let queries = slab_q(three_rows(q_base(place.batch, place.head), p.q_row, rows, p.queries), p.scale);
+    let gradients = slab_dy(three_rows(dy_base(place.batch, place.head), p.dy_row, rows, p.queries), 1.0);
     let at = three_rows(query_row(place.batch, place.head, 0u), p.heads, rows, p.queries);
     let log_sum = Rows(lse[at.x], lse[at.y], lse[at.z]);
     let centre = Rows(delta[at.x], delta[at.y], delta[at.z]);
@@ -33,12 +33,12 @@ fn tile(id: u32, lane: u32) {
         let count = min(end - block, DEPTH);
         for (var i = 0u; i < count; i++) {
             let key = block + i;
-            let scores = dots(queries, K, keys + key * p.k_row);
-            let weighted = dots(gradients, V, values + key * p.v_row);
+            let scores = dots_k(queries, keys + key * p.k_row);
+            let weighted = dots_v(gradients, values + key * p.v_row);
             put(i, lane, select(Rows(), exp(scores - log_sum) * (weighted - centre), vec3<u32>(key) <= last));
         }
-        let block_of_keys = Block(K, keys, p.k_row, block, end);
-        accumulate(0u, lane, load_weights(lane, count), block_of_keys, Rows(1.0), block == 0u);
+        let block_of_keys = Block(keys, p.k_row, block, end);
+        accumulate_k(0u, lane, load_weights(lane, count), block_of_keys, Rows(1.0), block == 0u);
     }
     store_sums(0u, lane, at * CELLS, rows < vec3<u32>(p.queries), Rows(p.scale));
 }

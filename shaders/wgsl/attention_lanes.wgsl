@@ -21,7 +21,7 @@ fn tile(id: u32, lane: u32) {
     let rows = first + 3u * lane + vec3<u32>(0u, 1u, 2u);
     // Weights are powers of 2.
     let at = three_rows(q_base(place.batch, place.head), p.q_row, rows, p.queries);
-    let queries = load_slab(Q, at, p.scale * LOG2_E);
+    let queries = slab_q(at, p.scale * LOG2_E);
     let end = select(p.keys, min(p.keys, first + 3u * LANES), p.causal != 0u);
     let last = select(vec3<u32>(p.keys), rows, p.causal != 0u);
     let keys = k_base(place.batch, head);
@@ -33,7 +33,7 @@ fn tile(id: u32, lane: u32) {
         let count = min(end - block, DEPTH);
         var shrunk = Rows(1.0);
         for (var i = 0u; i < count; i++) {
-            let products = dots(queries, K, keys + (block + i) * p.k_row);
+            let products = dots_k(queries, keys + (block + i) * p.k_row);
             let scores = select(Rows(HIDDEN), products, vec3<u32>(block + i) <= last);
             if any(scores > largest + FAR) {
                 let next = max(largest, scores);
@@ -54,8 +54,8 @@ fn tile(id: u32, lane: u32) {
             }
         }
         if NEEDS_OUT {
-            let block_of_values = Block(V, values, p.v_row, block, end);
-            accumulate(0u, lane, load_weights(lane, count), block_of_values, shrunk, block == 0u);
+            let block_of_values = Block(values, p.v_row, block, end);
+            accumulate_v(0u, lane, load_weights(lane, count), block_of_values, shrunk, block == 0u);
         }
     }
 

@@ -15,7 +15,7 @@
 // why a panel is as wide as the cache allows. More rows at a time than A's storage asks for (one by rows, two by columns) are
 // slower: the loop's body, some 12 KiB a row, then no longer comes out of the processor's cache of decoded instructions.
 //
-// alpha is applied to B. Where k ends within a block, B is filled up with zeros, and A repeats elements of the same row.
+// alpha is applied to B, and zero in its place to rows beyond the end of k, which repeat the last one; so does A.
 //
 // Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64) and a quarter of it as $i, PAIRED (otherwise the panel has
 // 4 * LANES columns), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE, CELL. Hooks: Rows, load_a, load_b, load_c, store_c, epilogue.
@@ -49,12 +49,17 @@ fn load_slab(base: u32, k: u32, column: u32) -> Slab {
 
 fn load_block(left: vec4<u32>, right: vec4<u32>, k: u32, column: u32) -> Block {
     let rows = b_rows(k);
+    let factors = select(vec4<f32>(), vec4<f32>(p.alpha), k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.k));
     var block: Block;
-    block.left = p.alpha * mask_b_block(load_b_at(left + rows, b_last(k, column)), k);
+    block.left = scaled_rows(factors, load_b_at(left + rows, b_last(k, column)));
     if PAIRED {
-        block.right = p.alpha * mask_b_block(load_b_at(right + rows, b_last(k, column + 4u * LANES)), k);
+        block.right = scaled_rows(factors, load_b_at(right + rows, b_last(k, column + 4u * LANES)));
     }
     return block;
+}
+
+fn scaled_rows(factors: vec4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(factors.x * b[0], factors.y * b[1], factors.z * b[2], factors.w * b[3]);
 }
 
 // sum + a * b, one term of the sum after the other.
