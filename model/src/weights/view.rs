@@ -1,5 +1,6 @@
 //! One stored tensor: its type, shape and bytes, and conversion to `f32`.
 
+use std::ops::Range;
 use std::path::Path;
 
 use half::f16;
@@ -89,20 +90,41 @@ impl<'a> TensorView<'a> {
     /// [`CheckpointError::NonFinite`] if an element is NaN or infinite.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
         let mut values = vec![0.0; self.len()];
-        self.read_f32(0, &mut values)?;
+        self.convert(self.bytes, &mut values);
+        self.check_finite(0, &values)?;
         Ok(values)
     }
 
-    /// Fills the beginning of `out` with the elements from position `start` on and returns how many there were: as many
-    /// as fit, or as remain. Large tensors are read in pieces this way.
+    /// The elements of `range`, or as many as there are of them. They are lent by the file where it holds them as floats, else
+    /// converted into `piece`. Large tensors are read in pieces this way.
     ///
     /// # Errors
     /// [`CheckpointError::NonFinite`] if one of them is NaN or infinite.
-    pub fn read_f32(&self, start: usize, out: &mut [f32]) -> Result<usize, CheckpointError> {
-        let count = out.len().min(self.len().saturating_sub(start));
+    pub fn elements<'b>(&self, range: Range<usize>, piece: &'b mut Vec<f32>) -> Result<&'b [f32], CheckpointError>
+    where
+        'a: 'b,
+    {
+        let (start, end) = (range.start.min(self.len()), range.end.min(self.len()));
         let width = self.dtype.bytes();
-        let bytes = self.bytes.get(start * width..(start + count) * width).unwrap_or_default();
-        let out = &mut out[..count];
+        let bytes = self.bytes.get(start * width..end * width).unwrap_or_default();
+        let lent = match self.dtype {
+            StoredDtype::F32 if cfg!(target_endian = "little") => bytemuck::try_cast_slice(bytes).ok(),
+            _ => None,
+        };
+        let values: &'b [f32] = match lent {
+            Some(values) => values,
+            None => {
+                piece.resize(bytes.len() / width, 0.0);
+                self.convert(bytes, piece);
+                piece
+            }
+        };
+        self.check_finite(start, values)?;
+        Ok(values)
+    }
+
+    /// Fills `out` with as many stored elements.
+    fn convert(&self, bytes: &[u8], out: &mut [f32]) {
         match self.dtype {
             StoredDtype::F32 => {
                 for (value, word) in out.iter_mut().zip(bytes.as_chunks().0) {
@@ -116,15 +138,21 @@ impl<'a> TensorView<'a> {
             }
             StoredDtype::F16 => read_f16(bytes, out),
         }
-        match out.iter().position(|x| !x.is_finite()) {
-            None => Ok(count),
-            Some(at) => Err(CheckpointError::NonFinite {
-                path: self.file.to_path_buf(),
-                name: printable(self.name),
-                index: start + at,
-                value: out[at],
-            }),
+    }
+
+    /// Fails if one of `values`, which are those from position `start` on, is not finite.
+    fn check_finite(&self, start: usize, values: &[f32]) -> Result<(), CheckpointError> {
+        // All are looked at, which takes less time than a question after each.
+        if values.iter().fold(true, |finite, x| finite & x.is_finite()) {
+            return Ok(());
         }
+        let at = values.iter().position(|x| !x.is_finite()).unwrap_or_default();
+        Err(CheckpointError::NonFinite {
+            path: self.file.to_path_buf(),
+            name: printable(self.name),
+            index: start + at,
+            value: values[at],
+        })
     }
 }
 

@@ -253,16 +253,15 @@ impl Bundle {
     pub(crate) fn stored(&self, origin: Origin, name: &str, elements: Range<usize>, take: Take<'_>) -> Result<()> {
         let checkpoint = self.checkpoint(origin);
         let view = checkpoint.get(name)?;
-        let mut piece = vec![0.0; elements.len().min(PIECE)];
+        let mut piece = Vec::new();
         let mut at = elements.start;
         while at < elements.end {
-            let wanted = piece.len().min(elements.end - at);
-            let count = view.read_f32(at, &mut piece[..wanted])?;
-            if count == 0 {
+            let values = view.elements(at..elements.end.min(at + PIECE), &mut piece)?;
+            if values.is_empty() {
                 return Err(Error::internal("a stored tensor is shorter than its graph", name));
             }
-            take(&piece[..count])?;
-            at += count;
+            take(values)?;
+            at += values.len();
             checkpoint.release();
         }
         Ok(())
