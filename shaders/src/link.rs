@@ -2,7 +2,7 @@
 //!
 //! A body declares the entry point `main` and calls hooks (`load_a`, `load_b`, `epilogue`, ..): ordinary functions that
 //! one fragment of the library or another defines. WGSL lets declarations come in any order, so joining is all there is
-//! to linking, and the text that is dumped is the text that runs.
+//! to linking, but for lines of straight-line code that stand several times, and the text that is dumped is the text that runs.
 
 use std::fmt::{self, Write as _};
 
