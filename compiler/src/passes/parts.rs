@@ -30,11 +30,14 @@ pub(super) fn apply(graph: &Graph, options: &Options) -> Graph {
     })
 }
 
-/// How many parts a product's sums are cut into, where nobody has measured: none on software devices, which have few cores.
+/// How many parts a product's sums are cut into, where nobody has measured. Software devices have few cores, for which only the
+/// longest sums (a gradient over a vocabulary) are worth it.
 pub(crate) fn by_rule(graph: &Graph, node: &Node, target: &Target) -> usize {
     let (shape, rank) = (&node.ty.shape, node.ty.rank());
     let tiles = shape[rank - 2].div_ceil(TILE) * shape[rank - 1].div_ceil(TILE);
-    if target.class == DeviceClass::Cpu || !can_be_cut(node) || 2 * tiles > MANY {
+    let terms = graph.shape(node.args[0])[rank - 1];
+    let are_short = target.class == DeviceClass::Cpu && terms < MANY * LONG;
+    if are_short || !can_be_cut(node) || 2 * tiles > MANY {
         return 1;
     }
     fitting(graph, node, MANY / tiles)
@@ -78,7 +81,11 @@ mod tests {
     use crate::plan::Command;
 
     /// The groups of the launches that a product takes.
-    fn launches(transposed: [bool; 2], [m, n, k]: [usize; 3]) -> Vec<[u32; 3]> {
+    fn launches(transposed: [bool; 2], sizes: [usize; 3]) -> Vec<[u32; 3]> {
+        launches_on(Target::baseline(), transposed, sizes)
+    }
+
+    fn launches_on(target: Target, transposed: [bool; 2], [m, n, k]: [usize; 3]) -> Vec<[u32; 3]> {
         let mut graph = Graph::new();
         let mut factor = |name: &str, transposed: bool, rows: usize, columns: usize| {
             let stored = if transposed { [columns, rows] } else { [rows, columns] };
@@ -88,12 +95,23 @@ mod tests {
         let (a, b) = (factor("a", transposed[0], m, k), factor("b", transposed[1], k, n));
         let c = graph.dot(a, b);
         graph.output("c", c);
-        let plan = compile(&graph, &Options::new(Target::baseline())).unwrap();
+        let plan = compile(&graph, &Options::new(target)).unwrap();
         let dispatches = plan.commands.iter().filter_map(|command| match command {
             Command::Dispatch(dispatch) => Some(dispatch.groups),
             Command::Clear(_) => None,
         });
         dispatches.collect()
+    }
+
+    #[test]
+    fn software_devices_cut_the_longest_sums_only() {
+        let launches = |sizes| {
+            let target = Target { class: DeviceClass::Cpu, ..Target::baseline() };
+            launches_on(target, [false, false], sizes).len()
+        };
+        assert_eq!(launches([32, 512, 32_000]), 3);
+        assert_eq!(launches([512, 16, 1112]), 1);
+        assert_eq!(launches([600, 512, 32_000]), 1);
     }
 
     #[test]
