@@ -65,8 +65,8 @@ impl Linker {
     }
 
     /// Adds a fragment or a body with lines that stand several times: for a counter `("$i", 3)` every line with `$i` stands
-    /// three times, with 0, 1 and 2 in its place; comments stay as they are. Drivers take as long for code that a constant switches off as for code that
-    /// runs, so that it had better not be there.
+    /// three times, with 0, 1 and 2 in its place; comments stay as they are. Drivers take as long for code that a constant
+    /// switches off as for code that runs, so that it had better not be there.
     pub fn unrolled(mut self, text: &str, counters: &[(&str, u32)]) -> Self {
         self.parts.push('\n');
         for line in text.split_inclusive('\n') {
