@@ -17,9 +17,9 @@
 //
 // alpha is applied to B, and zero in its place to rows beyond the end of k, which repeat the last one; so does A.
 //
-// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64) and a quarter of it as $i, PAIRED (otherwise the panel has
-// 4 * LANES columns), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE, CELL. Hooks: Rows, load_a, load_b, load_c, store_c, epilogue.
-// Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
+// Bindings: 0 Params, 1 A, 2 B, 3 C, 4.. the hook's. Knobs (header): LANES, DEPTH (16 or 64; lines with $i are repeated for a
+// quarter of it), PAIRED (otherwise the panel has 4 * LANES columns), A_TRANSPOSED, B_TRANSPOSED, ACCUMULATE, CELL. Hooks: Rows,
+// load_a, load_b, load_c, store_c, epilogue. Workgroup memory: none. No subgroup operations; correct for any LANES on any device.
 
 // Four rows of B, times a lane's 4 columns in the left half of the panel and its 4 in the right one.
 struct Block {
@@ -27,7 +27,7 @@ struct Block {
     right: mat4x4<f32>,
 }
 
-// DEPTH rows of B. Lines with $i are repeated for each of its blocks.
+// DEPTH rows of B.
 struct Slab {
     b$i: Block,
 }
