@@ -1,12 +1,12 @@
-"""The programs that are compared, one entry each, and how one run of each is measured."""
+"""The programs that are compared, one entry each, and how one run of each is started, paused and measured."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from machine import ROOT
@@ -36,16 +36,6 @@ CONTESTANTS = [
 
 
 @dataclass
-class Run:
-    """What one process did."""
-
-    steps: list[dict] = field(default_factory=list)  # as in metrics.jsonl
-    first_step: float = 0.0  # seconds from the start of the process to the end of step 0
-    seconds: float = 0.0  # to the end of the process
-    peak_bytes: int = 0  # largest resident memory
-
-
-@dataclass
 class Case:
     """A folder of `viral-wgpu init`, and the adapter from which everybody starts."""
 
@@ -55,22 +45,21 @@ class Case:
     scratch: Path
     environment: dict[str, str]
 
-    def run(self, contestant: Contestant, steps: int) -> Run:
+    def start(self, contestant: Contestant, steps: int) -> "Process":
         if contestant.program == "pytorch":
             command = [sys.executable, HERE / "train_step.py", self.config, "--adapter", self.adapter_of(contestant)]
             command += ["--steps", str(steps), *([] if contestant.alignment else ["--no-alignment"])]
-            return measure([*command, *contestant.options], dict(os.environ), None)
+            lines = self.scratch / f"pytorch-{time.monotonic_ns()}.jsonl"
+            return Process([*command, *contestant.options], dict(os.environ), lines, output=lines)
         settings = [f"model.adapter={self.adapter_of(contestant)}", *self.without(contestant), *self.first_samples(contestant)]
-        return self.viral(steps, settings, contestant.options)
+        return self.start_viral(steps, settings, contestant.options)
 
-    def viral(self, steps: int, settings: list[str], options: tuple[str, ...] = ()) -> Run:
+    def start_viral(self, steps: int, settings: list[str], options: tuple[str, ...] = ()) -> "Process":
         out = self.scratch / f"run-{time.monotonic_ns()}"
         command = [RUNNER, self.binary, "--quiet", "train", self.config, "--out", out]
         for setting in [f"train.steps={steps}", *settings]:
             command += ["--set", setting]
-        run = measure([*command, *options], self.environment, out / "metrics.jsonl")
-        run.steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        return run
+        return Process([*command, *options], self.environment, out / "metrics.jsonl", output=Path(os.devnull))
 
     def adapter_of(self, contestant: Contestant) -> Path:
         return self.adapter if contestant.alignment else self.adapter.with_name("adapter-without-alignment")
@@ -88,31 +77,50 @@ class Case:
         return [] if contestant.alignment else ["vra.enabled=false"]
 
 
-def measure(command: list, environment: dict[str, str], metrics: Path | None) -> Run:
-    """Runs a process to its end. Step 0 ends with the first line of standard output, or of `metrics` where that is given."""
-    run, start = Run(), time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True)
-    ended = threading.Event()
+class Process:
+    """A program that writes a line a step to a file. It runs, and takes time from others, only while one of its methods does."""
 
-    def watch(path: Path) -> None:
-        while not ended.wait(0.01) and not run.first_step:
-            if path.exists() and path.stat().st_size > 0:
-                run.first_step = time.perf_counter() - start
+    def __init__(self, command: list, environment: dict[str, str], lines: Path, output: Path):
+        self.command, self.lines = [str(part) for part in command], lines
+        self.first_step = 0.0  # seconds from the start of the process to the end of step 0
+        self.peak_bytes = 0  # largest resident memory, known in the end
+        start = time.perf_counter()
+        with output.open("w") as stdout:
+            self.process = subprocess.Popen(self.command, env=environment, stdout=stdout)
+        self._wait_for(1)
+        self.first_step = time.perf_counter() - start
+        self._signal(signal.SIGSTOP)
 
-    watcher = metrics and threading.Thread(target=watch, args=(metrics,))
-    if watcher:
-        watcher.start()
-    for line in process.stdout:
-        if not metrics:
-            run.first_step = run.first_step or time.perf_counter() - start
-            run.steps.append(json.loads(line))
-    _, status, usage = os.wait4(process.pid, 0)
-    run.seconds = time.perf_counter() - start
-    ended.set()
-    if watcher:
-        watcher.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\nended with code {process.returncode}")
-    run.peak_bytes = usage.ru_maxrss * 1024  # Linux counts in KiB
-    return run
+    def run_to(self, count: int) -> None:
+        """Goes on until `count` steps have ended, counted from the first one."""
+        self._signal(signal.SIGCONT)
+        self._wait_for(count)
+        self._signal(signal.SIGSTOP)
+
+    def finish(self) -> None:
+        self._signal(signal.SIGCONT)
+        self._wait_for(None)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def steps(self) -> list[dict]:
+        """What each step yielded, as in metrics.jsonl."""
+        text = self.lines.read_text() if self.lines.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def _wait_for(self, count: int | None) -> None:
+        """Until `count` steps or the process have ended; it must not end without them."""
+        while count is None or len(self.steps()) < count:
+            ended, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if ended:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_bytes = usage.ru_maxrss * 1024  # Linux counts in KiB
+                if self.process.returncode != 0 or count is not None:
+                    raise SystemExit(f"{' '.join(self.command)}\nended after {len(self.steps())} steps with code {self.process.returncode}")
+                return
+            time.sleep(0.005)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
