@@ -21,7 +21,7 @@ class Contestant:
     program: str  # "viral-wgpu" or "pytorch"
     alignment: bool = True
     options: tuple[str, ...] = ()  # further arguments
-    samples: int | None = None  # the first samples only, so that later steps remember their pictures' features
+    samples: int | None = None  # the first samples only, whose pictures' features later steps remember; else none are remembered
 
 
 # Each is compared with the first PyTorch of the same alignment.
@@ -51,7 +51,7 @@ class Case:
             command += ["--steps", str(steps), *([] if contestant.alignment else ["--no-alignment"])]
             lines = self.scratch / f"pytorch-{time.monotonic_ns()}.jsonl"
             return Process([*command, *contestant.options], dict(os.environ), lines, output=lines)
-        settings = [f"model.adapter={self.adapter_of(contestant)}", *self.without(contestant), *self.first_samples(contestant)]
+        settings = [f"model.adapter={self.adapter_of(contestant)}", *self.without(contestant), *self.pictures(contestant)]
         return self.start_viral(steps, settings, contestant.options)
 
     def start_viral(self, steps: int, settings: list[str], options: tuple[str, ...] = ()) -> "Process":
@@ -64,9 +64,9 @@ class Case:
     def adapter_of(self, contestant: Contestant) -> Path:
         return self.adapter if contestant.alignment else self.adapter.with_name("adapter-without-alignment")
 
-    def first_samples(self, contestant: Contestant) -> list[str]:
+    def pictures(self, contestant: Contestant) -> list[str]:
         if contestant.samples is None:
-            return []
+            return ["train.feature_cache=0"]
         records = json.loads((self.config.parent / "train.json").read_text())
         few = self.scratch / f"first-{contestant.samples}.json"
         few.write_text(json.dumps(records[: contestant.samples]))

@@ -89,6 +89,8 @@ impl Pipelines {
         if device.target().class == DeviceClass::Cpu {
             ahead::translate(device, &missing);
         }
+        // Compiling leaves much behind: 30 MB for a training step on Mesa's software device.
+        trusted::return_freed_memory();
         Ok(())
     }
 

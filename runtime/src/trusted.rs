@@ -39,6 +39,15 @@ pub(crate) fn experimental_features() -> wgpu::ExperimentalFeatures {
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
+/// Gives freed memory back to the system, which the C library of Linux keeps otherwise.
+pub(crate) fn return_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Creates a cache of compiled pipelines from what an earlier run stored, or an empty one.
 pub(crate) fn pipeline_cache(device: &wgpu::Device, content: Option<&[u8]>) -> wgpu::PipelineCache {
     let descriptor = wgpu::PipelineCacheDescriptor { label: None, data: content, fallback: true };
