@@ -1,11 +1,16 @@
 //! The same run gives the same bits, whatever should not matter does not, and what should matter does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::support::cases::{Case, f64s, micro_batches, open};
-use crate::support::runs::{Run, new_device};
+use crate::support::runs::{Run, file_names, new_device};
 use crate::support::weights::{IN_MEMORY, OLDER_ADAPTER, ORIGINAL, copy_adapter, copy_model};
 use crate::support::{Comparison, device, relative_distance};
+use safetensors::tensor::TensorView;
+use safetensors::{SafeTensors, serialize};
+use sha2::{Digest, Sha256};
 use viral_train::Config;
 use viral_train::config::{Order, Remat};
 use viral_train::data::{LrSchedule, buckets};
@@ -60,6 +65,63 @@ fn remembered_features_change_no_bit() {
         };
         run(64).assert_equal(&run(0), &[], name);
     }
+}
+
+/// Nor is it another number if an earlier run computed it, of which files are left, some of them damaged.
+#[test]
+fn features_of_an_earlier_run_change_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("features");
+    let run = |name: &str, root: Option<&Path>| {
+        let config = with(name, |config| {
+            config.train.feature_dir = root.map(Path::to_path_buf);
+            config.train.steps = 4;
+        });
+        Run::new(&config).bits()
+    };
+    // The first run of each model finds the other's files and does not take them for its own.
+    for name in ["gqa", "mha"] {
+        let without = run(name, None);
+        run(name, Some(&root)).assert_equal(&without, &[], name);
+        run(name, Some(&root)).assert_equal(&without, &[], name);
+    }
+    let files: Vec<PathBuf> = files_below(&root);
+    let families = file_names(&root);
+    assert!(families.len() >= 2 && files.len() > families.len(), "{files:?}");
+
+    for file in files.iter().step_by(2) {
+        let mut bytes = fs::read(file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    run("gqa", Some(&root)).assert_equal(&run("gqa", None), &[], "damaged");
+
+    // They are not written in vain: a run believes what is whole.
+    for file in &files {
+        let bytes = fs::read(file).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let zeros = |(name, view): (String, TensorView<'_>)| {
+            (name, view.dtype(), view.shape().to_vec(), vec![0; view.data().len()])
+        };
+        let zeros: Vec<_> = tensors.tensors().into_iter().map(zeros).collect();
+        let mut hash = Sha256::new();
+        zeros.iter().for_each(|(.., bytes)| hash.update(bytes));
+        let metadata = HashMap::from([("sha256".to_owned(), format!("{:x}", hash.finalize()))]);
+        let views = zeros
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+        fs::write(file, serialize(views, Some(metadata)).unwrap()).unwrap();
+    }
+    assert!(run("gqa", Some(&root)).metrics != run("gqa", None).metrics);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for name in file_names(folder) {
+        let path = folder.join(name);
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
 }
 
 #[test]

@@ -275,6 +275,10 @@ sections! {
         method: Method = Method::Lora;
         /// Host memory in MiB for what frozen vision networks made of pictures, for later epochs; 0 keeps nothing.
         feature_cache: usize = 2048 => Free;
+        /// Folder for the same on disk, where later runs find it that have the same vision networks, device and driver.
+        feature_dir: Option<PathBuf> = None => Free;
+        /// MiB that the folder may grow to.
+        feature_dir_limit: usize = 16384 => Free;
         /// Passes over the dataset.
         epochs: usize = 1;
         /// Optimiser steps; above 0 it overrides epochs.

@@ -215,6 +215,7 @@ impl<'c> Training<'c> {
                 continue;
             }
             recorder.sync()?;
+            session.settle()?;
             let checkpoint = keeper.save(&session, done, guard.skipped_in_a_row())?;
             recorder.restart_clock();
             if let Some(signal) = signal.filter(|_| done < plan.steps()) {
@@ -223,6 +224,7 @@ impl<'c> Training<'c> {
             }
         }
         guard.record(&mut session, &mut recorder, None)?;
+        session.settle()?;
         if config.output.adapter == Kept::Best
             && let Some(best) = keeper.earlier_best(plan.steps())
         {

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::measure::Profiler;
 use crate::objectives::layer_output;
 use crate::run::Outcome;
-use features::Features;
+use features::{Cache, Features, Keep};
 pub(crate) use memory::total_memory;
 use memory::{allocate_ports, allocate_state};
 
@@ -97,8 +97,8 @@ pub(crate) struct Extent<'a> {
     pub(crate) evaluated: &'a BTreeSet<Bucket>,
     /// Optimiser steps of the run.
     pub(crate) steps: u64,
-    /// Bytes of pictures' features that are remembered.
-    pub(crate) kept_features: u64,
+    /// Pictures' features that are kept.
+    pub(crate) keep: Keep<'a>,
 }
 
 /// The graph and the compiler's options for a bucket's plan.
@@ -157,9 +157,12 @@ impl Session {
         let (config, plan) = (&bundle.config, bundle.step_plan());
         // Nobody asks again for a picture that comes once.
         let repeats = plan.steps() > plan.steps_per_epoch();
-        let kept_features = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
+        let memory = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
+        let folder_limit = (config.train.feature_dir_limit as u64) << 20;
+        let folder = config.train.feature_dir.as_deref().map(|folder| (folder, folder_limit));
+        let keep = Keep { memory, folder };
         let evaluated = &bundle.validation_buckets();
-        let extent = Extent { buckets, evaluated, steps: plan.steps(), kept_features };
+        let extent = Extent { buckets, evaluated, steps: plan.steps(), keep };
         Self::with_contents(config, &bundle.networks, bundle, &extent, device)
     }
 
@@ -171,7 +174,7 @@ impl Session {
         extent: &Extent<'_>,
         device: &Device,
     ) -> Result<Self> {
-        let Extent { buckets, evaluated, steps, kept_features } = *extent;
+        let Extent { buckets, evaluated, steps, keep } = *extent;
         let config = config.clone();
         let layout = layout_of(&config, networks, device.target());
         let mut plans = Vec::new();
@@ -213,6 +216,7 @@ impl Session {
             plans.into_iter().map(|(bucket, plan)| Ok((bucket, bind(&plan, &mut slots)?))).collect::<Result<_>>()
         };
         let (plans, evaluations) = (bind_all(plans)?, bind_all(evaluations)?);
+        let known = Cache::new(keep, &frozen, contents, device.adapter())?;
         let frozen = frozen
             .into_iter()
             .map(|(what, plan)| Ok((what, bind(&plan, &mut slots)?)))
@@ -223,7 +227,7 @@ impl Session {
         device.read(&output(&update_plan, update_graph::NORMS)?.0, 0..4)?;
         let device = device.clone();
         let vra_weight = VraWeight::new(&config.vra, steps);
-        let features = Features::new(frozen, kept_features, &mut stream)?;
+        let features = Features::new(frozen, known, &mut stream)?;
         let current = Current::default();
         Ok(Self {
             config,
@@ -300,6 +304,14 @@ impl Session {
         self.current.supervised += batch.supervised as u64;
         self.current.positions += (batch.bucket.batch * batch.bucket.tokens) as u64;
         Ok(())
+    }
+
+    /// Keeps what the last micro-batches' pictures yielded where later runs look for it.
+    ///
+    /// # Errors
+    /// What a device can refuse.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.features.finish(&mut self.stream)
     }
 
     /// The optimiser step that ends step `step`, at `factor` times the learning rates. The figures of the step before

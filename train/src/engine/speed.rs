@@ -11,6 +11,7 @@ use viral_runtime::Device;
 use super::bundle::Networks;
 use super::init::MadeUp;
 use super::planned::{Planned, plan};
+use super::session::features::Keep;
 use super::session::{Extent, Session};
 use crate::config::Config;
 use crate::data::{Batch, Bucket, Geometry, MicroBatch, NONE, Row, Sample, SampleShape};
@@ -119,7 +120,7 @@ pub fn measure_step(
     let rows: Vec<Row> = (0..shape.batch).map(|index| row(index, shape, geometry)).collect();
     let batch = Batch::assemble(&rows, geometry);
     let (buckets, evaluated) = (&BTreeSet::from([batch.bucket]), &BTreeSet::new());
-    let extent = Extent { buckets, evaluated, steps: steps + 2, kept_features: 0 };
+    let extent = Extent { buckets, evaluated, steps: steps + 2, keep: Keep::default() };
     let mut session = Session::with_contents(config, &networks, &MadeUp, &extent, device)?;
     let start_seconds = start.elapsed().as_secs_f64();
     let mut micro_batch = MicroBatch { step: 0, epoch: 0, index: 0, of: 1, batch };

@@ -3,12 +3,14 @@
 //! * [`Disk`] is the few operations that writing needs, so that tests can let each of them fail (`disk.rs`);
 //! * [`write_folder`] writes a folder beside its final place, flushes it and renames it (`folder.rs`);
 //! * [`Manifest`] is the list of a folder's files with size and hash, written last (`manifest.rs`);
-//! * [`Checkpoints`] are the `step-N` folders of a run: saved, found, thinned out (`checkpoints.rs`).
+//! * [`Checkpoints`] are the `step-N` folders of a run: saved, found, thinned out (`checkpoints.rs`);
+//! * [`FeatureFolder`] is what frozen networks made of pictures, a file each (`features.rs`).
 
 mod checkpoints;
 mod disk;
 #[cfg(test)]
 pub(crate) mod faults;
+mod features;
 mod folder;
 mod manifest;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod tests;
 
 pub use checkpoints::{Best, Checkpoints, step_of};
 pub use disk::{Disk, DiskFile, SystemDisk};
+pub(crate) use features::{FeatureFolder, Value as FeatureValue, hex};
 pub(crate) use folder::put;
 pub use folder::{Part, write_folder};
 pub use manifest::{MANIFEST, Manifest};

@@ -1,12 +1,15 @@
 //! What the frozen networks make of pictures, computed once for each picture of a run.
 //!
-//! Vision tower, teacher and autoencoder are never trained, so a later epoch would compute the same numbers again. They are kept in host
-//! memory by the picture's pixels, and uploaded where all pictures of a micro-batch are known; the step's graph reads
-//! them from the same place either way, bit for bit.
+//! Vision tower, teacher and autoencoder are never trained, so a later epoch or run would compute the same numbers again. They are
+//! kept by the picture's pixels (`features/cache.rs`), and uploaded where all pictures of a micro-batch are known; the step's
+//! graph reads them from the same place either way, bit for bit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod cache;
 
-use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+use viral_compiler::plan::Plan;
+use viral_compiler::types::TensorType;
 use viral_compiler::{Graph, Options, Target};
 use viral_runtime::{Buffer, Executable, Stream, Ticket};
 
@@ -17,6 +20,8 @@ use crate::engine::bundle::Networks;
 use crate::engine::{step_graph, stored};
 use crate::error::Result;
 use crate::measure::Profiler;
+use crate::store::FeatureValue;
+pub(crate) use cache::{Cache, Keep};
 
 /// Names of the values, in the order in which they are kept.
 const VALUES: [&str; 3] = [step_graph::FEATURES, step_graph::TARGETS, step_graph::LATENTS];
@@ -47,6 +52,25 @@ impl Squares {
     /// How many squares a value of [`VALUES`] is of: the tower sees all, teacher and autoencoder whole pictures.
     fn of(self, value: usize) -> usize {
         if VALUES.get(value) == Some(&step_graph::FEATURES) { self.images + self.tiles } else { self.images }
+    }
+
+    /// A square's part of each value of a plan.
+    fn values(self, plan: &Plan) -> Vec<FeatureValue> {
+        let ports = VALUES.iter().filter_map(|name| plan.outputs.iter().find(|port| port.name == *name));
+        let of_square = ports.enumerate().map(|(value, port)| {
+            let mut shape = port.ty.shape.clone();
+            if let Some(rows) = shape.first_mut() {
+                *rows /= self.of(value).max(1);
+            }
+            FeatureValue { name: port.name.clone(), ty: TensorType::new(port.ty.dtype, shape) }
+        });
+        of_square.collect()
+    }
+
+    /// Those of `values` that the square at this place has a part of.
+    fn of_square(self, square: usize, values: &[FeatureValue]) -> &[FeatureValue] {
+        let has_part = (0..values.len()).take_while(|&value| square < self.of(value));
+        &values[..has_part.count()]
     }
 }
 
@@ -82,30 +106,13 @@ pub(super) struct Features {
     plans: BTreeMap<Pictures, Executable>,
     /// Whether the features of a blank picture lie where they are read.
     blank_is_known: bool,
-    /// Empty where no picture comes twice.
     cache: Cache,
 }
 
-/// The content of a square, and what it was computed together with: kernels may sum in another order for another number
-/// of rows, and a resumed run, which remembers nothing, must find the same bits.
-type Key = [u8; 32];
-
-/// Features of squares, up to a number of bytes: what comes first stays, since every epoch asks for all in turn.
-#[derive(Default)]
-struct Cache {
-    limit: u64,
-    bytes: u64,
-    /// For each square its part of each of [`VALUES`]; a tile has no part of the teacher's.
-    squares: HashMap<Key, Vec<Vec<u8>>>,
-    /// Features under way from the device, with the squares they belong to.
-    pending: VecDeque<(Squares, Vec<Key>, Vec<Ticket>)>,
-}
-
 impl Features {
-    /// Keeps up to `limit` bytes; 0 where no picture comes twice.
-    pub(super) fn new(plans: BTreeMap<Pictures, Executable>, limit: u64, stream: &mut Stream) -> Result<Self> {
-        let this = Self { plans, blank_is_known: false, cache: Cache { limit, ..Cache::default() } };
-        if limit > 0 {
+    pub(super) fn new(plans: BTreeMap<Pictures, Executable>, cache: Cache, stream: &mut Stream) -> Result<Self> {
+        let this = Self { plans, blank_is_known: false, cache };
+        if this.cache.keeps() {
             // Has the stream allocate the memory through which features come back.
             for plan in this.plans.values() {
                 let ports: Vec<Port<'_>> = ports(plan).chain(ports(plan)).collect();
@@ -132,7 +139,7 @@ impl Features {
         let ports: Vec<Port<'_>> = ports(plan).collect();
         let keys = self.cache.keys(squares, pixels);
         self.cache.collect(stream)?;
-        if let Some(known) = self.cache.find(&keys) {
+        if let Some(known) = self.cache.find(squares, &keys) {
             for (value, port) in ports.iter().enumerate() {
                 let count = squares.of(value);
                 for (square, values) in known.iter().enumerate().take(count) {
@@ -146,11 +153,16 @@ impl Features {
             stream.write(&input.buffer, input.offset, bytemuck::cast_slice(pixels))?;
         }
         replay(stream, profiler, plan)?;
-        if self.cache.has_room() && !keys.is_empty() {
+        if self.cache.wants(squares, &keys) {
             let tickets = ports.iter().map(|port| port.read(stream)).collect::<Result<Vec<_>>>()?;
-            self.cache.pending.push_back((squares, keys, tickets));
+            self.cache.expect(squares, keys, tickets);
         }
         Ok(())
+    }
+
+    /// Keeps what is still under way where later runs look for it.
+    pub(super) fn finish(&mut self, stream: &mut Stream) -> Result<()> {
+        self.cache.finish(stream)
     }
 }
 
@@ -169,54 +181,5 @@ fn ports(plan: &Executable) -> impl Iterator<Item = Port<'_>> {
 impl Port<'_> {
     fn read(&self, stream: &mut Stream) -> Result<Ticket> {
         Ok(stream.read_later(self.buffer, self.offset..self.offset + self.bytes)?)
-    }
-}
-
-impl Cache {
-    fn has_room(&self) -> bool {
-        self.bytes < self.limit
-    }
-
-    /// The squares' names; none where nothing is kept.
-    fn keys(&self, squares: Squares, pixels: &[f32]) -> Vec<Key> {
-        let Squares { images, tiles } = squares;
-        if self.limit == 0 || images == 0 {
-            return Vec::new();
-        }
-        let together = Sha256::new_with_prefix(images.to_le_bytes()).chain_update(tiles.to_le_bytes());
-        let hash = |(at, square): (usize, &[f32])| {
-            let is_tile = [u8::from(at >= images)];
-            let content = bytemuck::cast_slice::<f32, u8>(square);
-            together.clone().chain_update(is_tile).chain_update(content).finalize().into()
-        };
-        pixels.chunks_exact((pixels.len() / (images + tiles)).max(1)).enumerate().map(hash).collect()
-    }
-
-    /// What all of these squares yielded, if all are known.
-    fn find(&self, keys: &[Key]) -> Option<Vec<&Vec<Vec<u8>>>> {
-        if keys.is_empty() { None } else { keys.iter().map(|key| self.squares.get(key)).collect() }
-    }
-
-    /// Takes in what has been computed, but for the last micro-batch, which may still be under way.
-    fn collect(&mut self, stream: &mut Stream) -> Result<()> {
-        while self.pending.len() > 1 {
-            let Some((squares, keys, tickets)) = self.pending.pop_front() else { break };
-            let values =
-                tickets.into_iter().map(|ticket| stream.take(ticket)).collect::<std::result::Result<Vec<_>, _>>()?;
-            for (square, key) in keys.iter().enumerate() {
-                if !self.has_room() || self.squares.contains_key(key) {
-                    continue;
-                }
-                let part = |(value, bytes): (usize, &Vec<u8>)| {
-                    let count = squares.of(value);
-                    let length = bytes.len() / count.max(1);
-                    (square < count).then(|| bytes[square * length..(square + 1) * length].to_vec())
-                };
-                let parts: Vec<Vec<u8>> = values.iter().enumerate().filter_map(part).collect();
-                self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
-                self.squares.insert(*key, parts);
-            }
-        }
-        Ok(())
     }
 }
