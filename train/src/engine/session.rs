@@ -155,12 +155,7 @@ impl Session {
     /// A tensor that cannot be read, and everything that a device can refuse.
     pub fn new(bundle: &Bundle, device: &Device, buckets: &BTreeSet<Bucket>) -> Result<Self> {
         let (config, plan) = (&bundle.config, bundle.step_plan());
-        // Nobody asks again for a picture that comes once.
-        let repeats = plan.steps() > plan.steps_per_epoch();
-        let memory = if repeats { (config.train.feature_cache as u64) << 20 } else { 0 };
-        let folder_limit = (config.train.feature_dir_limit as u64) << 20;
-        let folder = config.train.feature_dir.as_deref().map(|folder| (folder, folder_limit));
-        let keep = Keep { memory, folder };
+        let keep = Keep::of(&config.train, plan.steps() > plan.steps_per_epoch());
         let evaluated = &bundle.validation_buckets();
         let extent = Extent { buckets, evaluated, steps: plan.steps(), keep };
         Self::with_contents(config, &bundle.networks, bundle, &extent, device)

@@ -9,6 +9,7 @@ use viral_compiler::plan::Plan;
 use viral_runtime::{AdapterReport, Stream, Ticket};
 
 use super::{Pictures, Squares};
+use crate::config::TrainConfig;
 use crate::engine::init::Contents;
 use crate::error::Result;
 use crate::store::{FeatureFolder, FeatureValue, hex};
@@ -20,6 +21,17 @@ pub(crate) struct Keep<'a> {
     pub(crate) memory: u64,
     /// A folder, and the bytes that it may hold.
     pub(crate) folder: Option<(&'a Path, u64)>,
+}
+
+impl<'a> Keep<'a> {
+    /// What a configuration asks for, in a run in which pictures come more than once or not.
+    pub(crate) fn of(train: &'a TrainConfig, repeats: bool) -> Self {
+        let bytes = |mebibytes: usize| (mebibytes as u64) << 20;
+        // Nobody asks again for a picture that comes once, but a later run.
+        let memory = if repeats { bytes(train.feature_cache) } else { 0 };
+        let folder = train.feature_dir.as_deref().map(|folder| (folder, bytes(train.feature_dir_limit)));
+        Self { memory, folder }
+    }
 }
 
 /// The content of a square, and what it was computed together with: kernels may sum in another order for another number
