@@ -505,7 +505,7 @@ pub(crate) const PARAMS: [&str; 28] = [
 ];
 
 /// Shortest and longest stripe that the panel shape cuts C into, in rows, if there is a choice.
-const PANEL_ROWS: [u32; 2] = [64, 256];
+const PANEL_ROWS: [u32; 2] = [64, 384];
 
 /// Workgroups that the panel shape aims at, so that cores that are done early find work to steal.
 const PANEL_GROUPS: u32 = 16;
