@@ -180,121 +180,145 @@ pub fn launch(op: Op, problem: &Problem, target: &Target) -> Launch {
 /// The kernel for heads of `width` floats in a given shape; [`kernel`] chooses the shape from the target.
 pub fn link(op: Op, width: u32, shape: Shape) -> Kernel {
     debug_assert!(width.is_multiple_of(4) && width <= MAX_WIDTH, "heads of {width} floats");
-    let hook = |wanted, some, none| if wanted { some } else { none };
-    let mut linker = Linker::new().constant("CELLS", Const::U32(width / 4));
-    let (suffix, workgroup, tiling, depth) = match shape {
-        Shape::Tile => {
-            linker = linker.alias("Cell", "vec4<f32>");
-            ("tile".to_owned(), 256, include_str!("../lib/attention_tile.wgsl"), 0)
-        }
+    let Tiling { name, workgroup, body, linker, requires } = match shape {
+        Shape::Tile => in_tiles(op),
         Shape::Lanes { lanes, wide, workgroup_bytes, steals } => {
-            let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
-            let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
-            let shared = fitting.is_some();
-            let depth = fitting.unwrap_or(DEPTHS[0]);
-            linker = linker
-                .alias("Cell", hook(wide, "vec2<u64>", "vec4<f32>"))
-                .constant("LANES", Const::U32(lanes))
-                .constant("DEPTH", Const::U32(depth))
-                .constant("RESULTS", Const::U32(op.sums()));
-            linker = if wide {
-                linker.part(include_str!("../lib/wide.wgsl")).part(include_str!("../lib/attention_words_wide.wgsl"))
-            } else {
-                linker.part(include_str!("../lib/attention_words.wgsl"))
-            };
-            linker = linker.part(if shared {
-                include_str!("../lib/attention_scratch_shared.wgsl")
-            } else {
-                include_str!("../lib/attention_scratch_own.wgsl")
-            });
-            (
-                format!(
-                    "lanes{lanes}{}{}{}",
-                    launch::suffix(steals),
-                    hook(wide, "_wide", ""),
-                    hook(shared, "", "_own")
-                ),
-                lanes,
-                include_str!("../lib/attention_lanes.wgsl"),
-                depth,
-            )
+            in_lanes(op, width, lanes, wide, workgroup_bytes, steals)
         }
     };
-    let tile = shape == Shape::Tile;
-    let body = |of_tile, of_lanes| if tile { of_tile } else { of_lanes };
-    linker = linker.part(include_str!("../lib/attention_params.wgsl"));
-    let (name, reads, writes, linker, body) = match op {
+    let linker = linker.constant("CELLS", Const::U32(width / 4)).part(include_str!("../lib/attention_params.wgsl"));
+    let (name, reads, writes, linker) = match op {
         Op::Forward { out, lse } => (
-            format!("attention_{suffix}{}{}", hook(out, "_out", ""), hook(lse, "_lse", "")),
+            format!("attention_{name}{}{}", given(out, "_out"), given(lse, "_lse")),
             if out { 3 } else { 2 },
             u32::from(out) + u32::from(lse),
             linker
                 .constant("LSE_BINDING", Const::U32(if out { 5 } else { 3 }))
                 .part(include_str!("../lib/attention_forward_params.wgsl"))
-                .part(hook(
+                .part(either(
                     out,
                     include_str!("../lib/attention_out.wgsl"),
                     include_str!("../lib/attention_out_none.wgsl"),
                 ))
-                .part(hook(
+                .part(either(
                     lse,
                     include_str!("../lib/attention_lse.wgsl"),
                     include_str!("../lib/attention_lse_none.wgsl"),
                 )),
-            body(include_str!("../wgsl/attention_tile.wgsl"), include_str!("../wgsl/attention_lanes.wgsl")),
         ),
-        Op::GradQuery => (
-            format!("attention_grad_q_{suffix}"),
-            6,
-            1,
-            linker.part(include_str!("../lib/attention_grad_params.wgsl")),
-            body(
-                include_str!("../wgsl/attention_grad_q_tile.wgsl"),
-                include_str!("../wgsl/attention_grad_q_lanes.wgsl"),
-            ),
-        ),
+        Op::GradQuery => {
+            (format!("attention_grad_q_{name}"), 6, 1, linker.part(include_str!("../lib/attention_grad_params.wgsl")))
+        }
         Op::GradKey { dk, dv } => (
-            format!("attention_grad_kv_{suffix}{}{}", hook(dk, "_dk", ""), hook(dv, "_dv", "")),
+            format!("attention_grad_kv_{name}{}{}", given(dk, "_dk"), given(dv, "_dv")),
             6,
             u32::from(dk) + u32::from(dv),
             linker
                 .constant("DK_BINDING", Const::U32(7))
                 .constant("DV_BINDING", Const::U32(if dk { 8 } else { 7 }))
                 .part(include_str!("../lib/attention_grad_params.wgsl"))
-                .part(hook(dk, include_str!("../lib/attention_dk.wgsl"), include_str!("../lib/attention_dk_none.wgsl")))
-                .part(hook(
+                .part(either(
+                    dk,
+                    include_str!("../lib/attention_dk.wgsl"),
+                    include_str!("../lib/attention_dk_none.wgsl"),
+                ))
+                .part(either(
                     dv,
                     include_str!("../lib/attention_dv.wgsl"),
                     include_str!("../lib/attention_dv_none.wgsl"),
                 )),
-            body(
-                include_str!("../wgsl/attention_grad_kv_tile.wgsl"),
-                include_str!("../wgsl/attention_grad_kv_lanes.wgsl"),
-            ),
         ),
-    };
-    let (wide, steals) = match shape {
-        Shape::Tile => (false, false),
-        Shape::Lanes { wide, steals, .. } => (wide, steals),
-    };
-    let linker = if tile {
-        linker.part(tiling).part(body)
-    } else {
-        let counters = [("$c", width / 4), ("$w", depth / 4)];
-        let operand = |name| include_str!("../lib/attention_lanes_operand.wgsl").replace("$x", name);
-        let operands = op.operands().iter().map(|name| operand(name)).collect::<String>();
-        linker.unrolled(tiling, &counters).unrolled(&operands, &counters).part(body).part(launch::entry(steals))
     };
     let mut bindings = vec![Access::Read; reads];
     bindings.extend((0..writes).map(|_| Access::ReadWrite));
     Kernel {
         name: format!("{name}_{width}"),
-        wgsl: linker.link(),
+        wgsl: linker.part(body).link(),
         bindings,
         param_words: PARAMS.len() as u32,
         workgroup: [workgroup, 1, 1],
+        requires,
+    }
+}
+
+/// What a kernel is by its shape: part of its name, its invocations, its body, and what that calls.
+struct Tiling {
+    name: String,
+    workgroup: u32,
+    body: &'static str,
+    linker: Linker,
+    requires: Requirements,
+}
+
+/// [`Shape::Tile`].
+fn in_tiles(op: Op) -> Tiling {
+    Tiling {
+        name: "tile".to_owned(),
+        workgroup: 256,
+        body: match op {
+            Op::Forward { .. } => include_str!("../wgsl/attention_tile.wgsl"),
+            Op::GradQuery => include_str!("../wgsl/attention_grad_q_tile.wgsl"),
+            Op::GradKey { .. } => include_str!("../wgsl/attention_grad_kv_tile.wgsl"),
+        },
+        linker: Linker::new().alias("Cell", "vec4<f32>").part(include_str!("../lib/attention_tile.wgsl")),
+        requires: Requirements::default(),
+    }
+}
+
+/// [`Shape::Lanes`].
+fn in_lanes(op: Op, width: u32, lanes: u32, wide: bool, workgroup_bytes: u32, steals: bool) -> Tiling {
+    let fits = |depth: u32| 12 * (depth + op.sums() * width) * lanes <= workgroup_bytes;
+    let fitting = DEPTHS.into_iter().find(|&depth| fits(depth));
+    let depth = fitting.unwrap_or(DEPTHS[0]);
+    let counters = [("$c", width / 4), ("$w", depth / 4)];
+    let operand = |name| include_str!("../lib/attention_lanes_operand.wgsl").replace("$x", name);
+    let operands = op.operands().iter().map(|name| operand(name)).collect::<String>();
+    let scratch = either(
+        fitting.is_some(),
+        include_str!("../lib/attention_scratch_shared.wgsl"),
+        include_str!("../lib/attention_scratch_own.wgsl"),
+    );
+    let linker = Linker::new()
+        .alias("Cell", either(wide, "vec2<u64>", "vec4<f32>"))
+        .constant("LANES", Const::U32(lanes))
+        .constant("DEPTH", Const::U32(depth))
+        .constant("RESULTS", Const::U32(op.sums()))
+        .part(given(wide, include_str!("../lib/wide.wgsl")))
+        .part(either(
+            wide,
+            include_str!("../lib/attention_words_wide.wgsl"),
+            include_str!("../lib/attention_words.wgsl"),
+        ))
+        .part(scratch)
+        .unrolled(include_str!("../lib/attention_lanes.wgsl"), &counters)
+        .unrolled(&operands, &counters)
+        .part(launch::entry(steals));
+    Tiling {
+        name: format!(
+            "lanes{lanes}{}{}{}",
+            launch::suffix(steals),
+            given(wide, "_wide"),
+            given(fitting.is_none(), "_own")
+        ),
+        workgroup: lanes,
+        body: match op {
+            Op::Forward { .. } => include_str!("../wgsl/attention_lanes.wgsl"),
+            Op::GradQuery => include_str!("../wgsl/attention_grad_q_lanes.wgsl"),
+            Op::GradKey { .. } => include_str!("../wgsl/attention_grad_kv_lanes.wgsl"),
+        },
+        linker,
         requires: Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() },
     }
+}
+
+/// One of two texts.
+fn either(first: bool, one: &'static str, other: &'static str) -> &'static str {
+    if first { one } else { other }
+}
+
+/// A text, or none.
+fn given(wanted: bool, text: &'static str) -> &'static str {
+    either(wanted, text, "")
 }
 
 /// Fields of `Params` in `attention_params.wgsl`, in the order in which [`launch`] writes them.
