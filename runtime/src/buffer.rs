@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::health::{from_wgpu, scoped};
-use crate::{Device, Error};
+use crate::{Device, Error, host_memory};
 
 /// A buffer that kernels can read and write. Clones are handles to the same memory, which is freed with the last of them.
 #[derive(Clone, Debug)]
@@ -77,11 +77,14 @@ impl Device {
         }
         self.accounts().enter(label, bytes)?;
         let (raw, error) = scoped(self.raw(), || {
-            self.raw().create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size: bytes,
-                usage,
-                mapped_at_creation: mapped,
+            let memory = self.host_memory().filter(|_| usage == host_memory::USAGES && !mapped);
+            memory.and_then(|memory| memory.buffer(self.raw(), label, bytes)).unwrap_or_else(|| {
+                self.raw().create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(label),
+                    size: bytes,
+                    usage,
+                    mapped_at_creation: mapped,
+                })
             })
         });
         // Made before the errors are looked at, so that its drop takes a failed allocation out of the books again.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use viral_compiler::plan::Plan;
-use viral_shaders::{Kernel, Target, Tuning};
+use viral_shaders::{DeviceClass, Kernel, Target, Tuning};
 
 use crate::adapter::{self, AdapterChoice, AdapterReport};
 use crate::buffer::Accounts;
 use crate::capabilities;
 use crate::health::Health;
+use crate::host_memory::{self, HostMemory};
 use crate::matrices;
 use crate::pipeline::{Counters, Pipelines};
 use crate::profile::Profiler;
@@ -58,6 +59,8 @@ pub struct Device {
 }
 
 struct Inner {
+    /// Where a software device's buffers lie. Dropped before the device.
+    host_memory: Option<HostMemory>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: AdapterReport,
@@ -109,15 +112,27 @@ impl Device {
         }
         let features = adapter.features() & wanted;
         let limits = adapter.limits();
-        let (device, queue) = blocking::wait(adapter.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("viral-wgpu"),
             required_features: features,
             required_limits: limits.clone(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
-        }))
-        .map_err(|error| Error::DeviceRefused { adapter: report.name.clone(), message: error.to_string() })?;
+        };
+        let is_software = report.target.class == DeviceClass::Cpu;
+        let with_memory = is_software.then(|| host_memory::request_device(&adapter, &descriptor)).flatten();
+        let (device, queue, host_memory) = match with_memory {
+            Some((device, queue, memory)) => (device, queue, Some(memory)),
+            None => {
+                let opened = blocking::wait(adapter.request_device(&descriptor));
+                let (device, queue) = opened.map_err(|error| Error::DeviceRefused {
+                    adapter: report.name.clone(),
+                    message: error.to_string(),
+                })?;
+                (device, queue, None)
+            }
+        };
         let health = Health::watch(&device);
         let info = adapter.get_info();
         let pipelines = Pipelines::new(&device, &info, features, options);
@@ -126,6 +141,7 @@ impl Device {
         Ok(Self {
             target: Arc::new(Target { class: report.target.class, ..target }),
             inner: Arc::new(Inner {
+                host_memory,
                 adapter: report,
                 options: options.clone(),
                 origin: adapter,
@@ -269,6 +285,11 @@ impl Device {
 
     pub(crate) fn checks(&self) -> Checks {
         self.inner.options.checks
+    }
+
+    /// Where buffers lie that are not left to wgpu.
+    pub(crate) fn host_memory(&self) -> Option<&HostMemory> {
+        self.inner.host_memory.as_ref()
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {

@@ -25,6 +25,8 @@ mod device;
 mod error;
 mod executable;
 mod health;
+#[cfg_attr(not(target_os = "linux"), path = "host_memory_none.rs")]
+mod host_memory;
 pub mod matrices;
 mod pipeline;
 mod profile;

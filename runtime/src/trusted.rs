@@ -1,4 +1,4 @@
-//! The crate's only `unsafe`: promises to wgpu that it cannot check.
+//! Promises to wgpu and the C library that they cannot check. With `host_memory.rs` the crate's only `unsafe`.
 #![allow(unsafe_code)]
 
 use crate::device::Checks;
