@@ -211,6 +211,26 @@ fn transfers_of_any_size_and_place() {
     assert_eq!(device.read(&buffer, 15..25).unwrap(), [&content[7..8], &[0; 8], &content[16..17]].concat());
 }
 
+/// Also where others have been before, beside others, and in more memory than is taken from the system at a time.
+#[test]
+fn buffers_begin_as_zeros_and_share_no_byte() {
+    const SIZES: [u64; 6] = [16, 60_000, 65_536, 70_000, 3 << 20, 40 << 20];
+    let device = device_with(&DeviceOptions::default());
+    for round in 1..=3u8 {
+        let buffers = SIZES.map(|bytes| device.buffer("zeros", bytes).unwrap());
+        for (index, (buffer, bytes)) in buffers.iter().zip(SIZES).enumerate() {
+            let content = device.read(buffer, 0..bytes).unwrap();
+            assert!(content.iter().all(|&byte| byte == 0), "round {round}: {bytes} B");
+            device.write(buffer, 0, &vec![round * 10 + index as u8; bytes as usize]).unwrap();
+        }
+        for (index, (buffer, bytes)) in buffers.iter().zip(SIZES).enumerate() {
+            let content = device.read(buffer, 0..bytes).unwrap();
+            assert!(content.iter().all(|&byte| byte == round * 10 + index as u8), "round {round}: {bytes} B");
+        }
+    }
+    assert_eq!(device.memory().live_buffers, 1, "all that is left is what reads go through");
+}
+
 #[test]
 fn a_profiled_run_has_a_row_for_every_dispatch() {
     let device = device();
