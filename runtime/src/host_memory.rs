@@ -26,7 +26,7 @@ const HANDLE: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFl
 const LARGE_PAGE: u64 = 2 << 20;
 const PAGE: u64 = 4 << 10;
 /// Bytes of a block; a buffer that needs more has its own.
-const BLOCK: u64 = 32 << 20;
+const BLOCK: u64 = 128 << 20;
 /// Smaller buffers are wgpu's: they would waste most of a page.
 const SMALLEST: u64 = 64 << 10;
 
