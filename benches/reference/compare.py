@@ -59,7 +59,8 @@ def compare(args: argparse.Namespace, contestants: list[Contestant], scratch: Pa
 
     about = facts()
     processes = take_turns(case, contestants, args.steps, args.rounds)
-    turns = {name: counted(process.steps(), args.steps, args.rounds) for name, process in processes.items()}
+    steps = {name: process.steps() for name, process in processes.items()}
+    turns = {name: counted(own, args.steps, args.rounds) for name, own in steps.items()}
     return {
         "case": CASE,
         **about,
@@ -67,8 +68,8 @@ def compare(args: argparse.Namespace, contestants: list[Contestant], scratch: Pa
         "steps": args.steps,
         "rounds": args.rounds,
         "start": {"cold_seconds": cold, "warm_seconds": warm},
-        "contestants": [summary(contestant, processes[contestant.name], turns) for contestant in contestants],
-        "losses": differences(contestants, {name: process.steps() for name, process in processes.items()}),
+        "contestants": [summary(c, processes[c.name], turns[c.name]) for c in contestants],
+        "losses": differences(contestants, steps),
     }
 
 
@@ -112,16 +113,15 @@ def with_empty_caches(scratch: Path) -> dict[str, str]:
     return environment
 
 
-def summary(contestant: Contestant, process: Process, turns: dict[str, list[list[dict]]]) -> dict:
-    own = turns[contestant.name]
-    steps = [step for turn in own for step in turn]
+def summary(contestant: Contestant, process: Process, turns: list[list[dict]]) -> dict:
+    steps = [step for turn in turns for step in turn]
     seconds = statistics.median(step["seconds"] for step in steps)
     return {
         "name": contestant.name,
         "program": contestant.program,
         "alignment": contestant.alignment,
         "step_seconds": seconds,
-        "step_seconds_of_rounds": medians(own),
+        "step_seconds_of_rounds": [statistics.median(step["seconds"] for step in turn) for turn in turns],
         "tokens_per_step": statistics.mean(step["tokens"] for step in steps),
         "tokens_per_second": statistics.median(step["tokens"] for step in steps) / seconds,
         "first_step_seconds": process.first_step,
@@ -133,10 +133,6 @@ def counted(steps: list[dict], of_turn: int, rounds: int) -> list[list[dict]]:
     """The steps of each turn that count."""
     firsts = (WARM_UP + turn * of_turn for turn in range(rounds))
     return [steps[first + CUT : first + of_turn] for first in firsts]
-
-
-def medians(turns: list[list[dict]]) -> list[float]:
-    return [statistics.median(step["seconds"] for step in turn) for turn in turns]
 
 
 def differences(contestants: list[Contestant], steps: dict[str, list[dict]]) -> dict:

@@ -127,6 +127,13 @@ impl fmt::Display for AdapterKind {
     }
 }
 
+impl AdapterReport {
+    /// Device, interface and driver, a line each: what the bits of results and the times of kernels depend on.
+    pub fn with_driver(&self) -> String {
+        [self.name.as_str(), self.backend.name(), &self.driver].join("\n")
+    }
+}
+
 impl fmt::Display for AdapterReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.index, self.name, self.backend)

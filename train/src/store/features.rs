@@ -14,6 +14,7 @@ use safetensors::{Dtype, SafeTensors, serialize};
 use sha2::{Digest, Sha256};
 use viral_compiler::types::{DType, TensorType};
 
+use super::file::{Survives, replace_file};
 use crate::error::{Error, Result, escape};
 
 /// Metadata of a file: the hash of its tensors' bytes, one after the other.
@@ -71,26 +72,18 @@ impl FeatureFolder {
 
     /// Keeps the tensors of a picture, if there is room. A disk that refuses is no reason to end a run: it is told once.
     pub(crate) fn save(&mut self, family: &str, picture: &[u8], values: &[Value], parts: &[Vec<u8>]) {
-        let path = self.path(family, picture);
-        match self.write(&path, values, parts) {
-            Ok(bytes) if bytes <= self.left => self.left -= bytes,
-            Ok(_) => self.stop("it has reached train.feature_dir_limit"),
+        let content = match content(values, parts) {
+            Ok(content) => content,
+            Err(why) => return self.stop(&why),
+        };
+        let Some(left) = self.left.checked_sub(content.len() as u64) else {
+            return self.stop("it has reached train.feature_dir_limit");
+        };
+        // What is lost with the power is found out by its hash.
+        match replace_file(&self.path(family, picture), &content, Survives::Programs) {
+            Ok(()) => self.left = left,
             Err(error) => self.stop(&error.to_string()),
         }
-    }
-
-    fn write(&self, path: &Path, values: &[Value], parts: &[Vec<u8>]) -> io::Result<u64> {
-        let content = content(values, parts).map_err(io::Error::other)?;
-        if content.len() as u64 > self.left {
-            return Ok(content.len() as u64);
-        }
-        let folder = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(folder)?;
-        // Under a name of its own until it is whole; what is lost with the power is found out by its hash.
-        let file = tempfile::NamedTempFile::new_in(folder)?;
-        fs::write(file.path(), &content)?;
-        file.persist(path)?;
-        Ok(content.len() as u64)
     }
 
     fn stop(&mut self, why: &str) {

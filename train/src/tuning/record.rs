@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use viral_compiler::{Target, Tuning, tunables};
 use viral_runtime::AdapterReport;
 
 use crate::error::{Error, Kind, Result};
+use crate::store::{Survives, hex, replace_file};
 
 /// Raised when a reader of older programs would go wrong.
 const FORMAT: u32 = 1;
@@ -85,8 +86,7 @@ impl TuningRecord {
     /// The file of a device among those in `folder`: its name for whoever looks, and a hash, because names may differ in what
     /// no file name can hold.
     pub fn file(folder: &Path, adapter: &AdapterReport) -> PathBuf {
-        let of = [adapter.name.as_str(), adapter.backend.name(), &adapter.driver].join("\n");
-        let hash: String = Sha256::digest(&of).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(adapter.with_driver())[..4]);
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let words: Vec<String> =
             adapter.name.split_whitespace().take(3).map(|word| word.chars().map(plain).collect()).collect();
@@ -178,14 +178,8 @@ impl TuningRecord {
     /// # Errors
     /// [`Kind::Io`] if the disk refuses.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let written = fs::create_dir_all(folder).and_then(|()| {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(self.to_toml().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)
-        });
-        written.map(drop).map_err(|error| Error::io("write what was measured about kernels", path, &error))
+        let written = replace_file(path, self.to_toml().as_bytes(), Survives::LossOfPower);
+        written.map_err(|error| Error::io("write what was measured about kernels", path, &error))
     }
 }
 

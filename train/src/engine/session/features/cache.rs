@@ -149,15 +149,20 @@ impl Cache {
         let yielded =
             tickets.into_iter().map(|ticket| stream.take(ticket)).collect::<std::result::Result<Vec<_>, _>>()?;
         for (square, key) in keys.iter().enumerate() {
+            let family = self
+                .families
+                .get(&squares)
+                .filter(|(_, family)| self.folder.as_ref().is_some_and(|folder| folder.wants(family, key)));
+            if family.is_none() && (!self.has_room() || self.squares.contains_key(key)) {
+                continue;
+            }
             let part = |(value, bytes): (usize, &Vec<u8>)| {
                 let count = squares.of(value);
                 let length = bytes.len() / count.max(1);
                 (square < count).then(|| bytes[square * length..(square + 1) * length].to_vec())
             };
             let parts: Parts = Arc::new(yielded.iter().enumerate().filter_map(part).collect());
-            if let Some((folder, (values, family))) = self.folder.as_mut().zip(self.families.get(&squares))
-                && folder.wants(family, key)
-            {
+            if let Some((folder, (values, family))) = self.folder.as_mut().zip(family) {
                 folder.save(family, key, squares.of_square(square, values), &parts);
             }
             self.remember(key, &parts);
@@ -185,8 +190,8 @@ fn family(
     adapter: &AdapterReport,
     tensors: &mut HashMap<String, Key>,
 ) -> Result<String> {
-    let device = [adapter.name.as_str(), adapter.backend.name(), &adapter.driver].join("\n");
-    let mut hash = Sha256::new_with_prefix(device).chain_update(plan.to_string()).chain_update(&plan.params);
+    let mut hash =
+        Sha256::new_with_prefix(adapter.with_driver()).chain_update(plan.to_string()).chain_update(&plan.params);
     for kernel in &plan.kernels {
         hash.update(&kernel.wgsl);
     }
