@@ -1,12 +1,4 @@
-// Cells of attention as they are, and pairs for scratch memory.
-
-fn unpacked(cell: vec4<f32>) -> vec4<f32> {
-    return cell;
-}
-
-fn packed(values: vec4<f32>) -> vec4<f32> {
-    return values;
-}
+// Pairs for scratch memory as they are.
 
 alias Pair = vec2<f32>;
 

@@ -120,7 +120,7 @@ impl Rows {
         Self { offset: 0, batch: rows * heads * width, row: heads * width, head: width }
     }
 
-    fn words(&self) -> [u32; 4] {
+    pub(crate) fn words(&self) -> [u32; 4] {
         [self.offset, self.batch, self.row, self.head].map(|floats| floats / 4)
     }
 }
@@ -283,7 +283,7 @@ fn in_lanes(op: Op, width: u32, lanes: u32, wide: bool, workgroup_bytes: u32, st
         .constant("LANES", Const::U32(lanes))
         .constant("DEPTH", Const::U32(depth))
         .constant("RESULTS", Const::U32(op.sums()))
-        .part(given(wide, include_str!("../lib/wide.wgsl")))
+        .part(either(wide, include_str!("../lib/wide.wgsl"), include_str!("../lib/plain.wgsl")))
         .part(either(
             wide,
             include_str!("../lib/attention_words_wide.wgsl"),

@@ -23,6 +23,7 @@ mod launch;
 pub mod link;
 pub mod pack;
 pub mod probe;
+pub mod rope;
 pub mod rows;
 pub mod storage;
 pub mod table;

@@ -3,7 +3,7 @@
 use crate::gemm::Skew;
 use crate::probe::Probe;
 use crate::rows::Op;
-use crate::{Kernel, Target, attention, coop, gemm, pack, probe, rows};
+use crate::{Kernel, Target, attention, coop, gemm, pack, probe, rope, rows};
 
 /// One hand-tuned kernel.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "probe_coop", variants: |target| probe::variants(Probe::Coop, target) },
     Entry { name: "probe_copy", variants: |target| probe::variants(Probe::Copy, target) },
     Entry { name: "probe_fma", variants: |target| probe::variants(Probe::Fma, target) },
+    Entry { name: "rope", variants: |target| vec![rope::kernel(target)] },
     Entry { name: "scatter_add_rows", variants: |_| rows::variants(Op::ScatterAdd) },
     Entry { name: "scatter_rows", variants: |_| rows::variants(Op::Scatter) },
 ];

@@ -1,5 +1,7 @@
 //! `attention{causal, scale}(q, k, v)`: scaled dot-product attention.
 
+use viral_shaders::Target;
+
 use super::Op;
 use super::attention_grad::{AttentionGrad, Operand};
 use super::attention_lse::AttentionLse;
@@ -53,7 +55,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType]) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
         has_kernel(args[0])
     }
 

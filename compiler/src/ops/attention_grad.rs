@@ -1,5 +1,7 @@
 //! `attention_grad{wrt, causal, scale}(q, k, v, lse, delta, dy)`: gradient of attention.
 
+use viral_shaders::Target;
+
 use super::Op;
 use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::{Attr, Real};
@@ -76,7 +78,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType]) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
         has_kernel(args[0])
     }
 

@@ -1,5 +1,7 @@
 //! `attention_lse{causal, scale}(q, k)`: logarithm of the softmax denominator of attention.
 
+use viral_shaders::Target;
+
 use super::Op;
 use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::Real;
@@ -34,7 +36,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType]) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
         has_kernel(args[0])
     }
 

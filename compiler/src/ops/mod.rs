@@ -10,6 +10,8 @@ pub(crate) mod rule;
 pub use attr::{Attr, Real};
 pub use rule::{Class, Gen, OpRule, Random, Sample};
 
+use viral_shaders::Target;
+
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::tensor::Tensor;
@@ -73,9 +75,9 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.by_rows(args),)*)* }
             }
 
-            /// Whether a hand-tuned kernel takes this composite with arguments of these types.
-            pub fn has_kernel(&self, args: &[&TensorType]) -> bool {
-                match self { $($(Op::$variant(op) => op.has_kernel(args),)*)* }
+            /// Whether a hand-tuned kernel takes this composite with arguments of these types on this device.
+            pub fn has_kernel(&self, args: &[&TensorType], target: &Target) -> bool {
+                match self { $($(Op::$variant(op) => op.has_kernel(args, target),)*)* }
             }
 
             /// See [`OpRule::on_matrices`].

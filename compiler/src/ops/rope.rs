@@ -1,5 +1,7 @@
 //! `rope{inverse}(x, cos, sin)`: rotary position embedding.
 
+use viral_shaders::{DeviceClass, Target};
+
 use super::rule::{Class, Sample, arity};
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
@@ -34,6 +36,10 @@ op! {
         Class::Composite
     }
 
+    fn has_kernel(&self, args: &[&TensorType], target: &Target) -> bool {
+        target.class == DeviceClass::Cpu && args[0].shape[3].is_multiple_of(8)
+    }
+
     // y1 = x1 · cos - x2 · sin,   y2 = x2 · cos + x1 · sin
     fn expand(&self, graph: &mut Graph, args: &[Value]) -> Option<Value> {
         let x = args[0];
@@ -57,6 +63,7 @@ op! {
     fn samples() -> Vec<Sample> {
         vec![
             Sample::new(Rope { inverse: false }).f32(&[2, 5, 3, 8]).fixed(&[5, 4]).fixed(&[5, 4]),
+            Sample::new(Rope { inverse: true }).f32(&[3, 7, 2, 24]).fixed(&[7, 12]).fixed(&[7, 12]),
             Sample::new(Rope { inverse: true }).f32(&[1, 3, 2, 6]).fixed(&[3, 3]).fixed(&[3, 3]),
         ]
     }

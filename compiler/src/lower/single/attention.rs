@@ -89,7 +89,7 @@ impl Context<'_> {
     }
 
     /// An `f32` operand (B, rows, heads, E) with contiguous heads; every distance is a multiple of four floats.
-    fn heads(&self, value: Value) -> Result<(Value, Rows), Obstacle> {
+    pub(super) fn heads(&self, value: Value) -> Result<(Value, Rows), Obstacle> {
         let (root, at) = self.strided(value, self.graph.shape(value))?;
         let distances = [at.offset, at.terms[0], at.terms[1], at.terms[2]];
         let is_aligned = distances.iter().all(|distance| *distance >= 0 && distance % 4 == 0);

@@ -4,6 +4,7 @@
 mod attention;
 mod dot;
 mod pack;
+mod rope;
 mod rows;
 
 pub(crate) use dot::{Tiled, takes_epilogue};
@@ -37,6 +38,7 @@ pub(crate) fn lower(
         Op::Gather(_) => cx.rows(row_kernels::Op::Gather, node.args[0], node.args[1], target),
         Op::Scatter(op) if op.unique => cx.rows(row_kernels::Op::Scatter, node.args[0], node.args[1], target),
         Op::Scatter(_) => cx.rows(row_kernels::Op::ScatterAdd, node.args[0], node.args[1], target),
+        Op::Rope(op) => cx.rope(&node.args, op.inverse, target),
         Op::Attention(op) => cx.attention(stored, op.causal, op.scale.get(), target),
         Op::AttentionLse(op) => cx.attention(stored, op.causal, op.scale.get(), target),
         Op::AttentionGrad(op) => cx.attention_grad(stored, op.causal, op.scale.get(), target),
