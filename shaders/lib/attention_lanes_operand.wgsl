@@ -28,23 +28,24 @@ fn dots_$x(slab: Slab, at: u32) -> Rows {
     return sums;
 }
 
-// One cell of four rows of a block; column i is element i of all four.
-fn four_$x(block: Block, row: u32, cell: u32) -> mat4x4<f32> {
-    let rows = min(block.first + row + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(block.end - 1u));
-    let at = block.base + block.stride * rows + cell;
+// The cell at `at` and those in the three rows behind it; column i is element i of all four.
+fn four_$x(at: u32, stride: u32) -> mat4x4<f32> {
     return transpose(mat4x4<f32>(
-        cell_$x(at.x),
-        cell_$x(at.y),
-        cell_$x(at.z),
-        cell_$x(at.w),
+        cell_$x(at),
+        cell_$x(at + stride),
+        cell_$x(at + 2u * stride),
+        cell_$x(at + 3u * stride),
     ));
 }
 
-// sums = weights * block + factor * sums, without the latter for the first block.
+// sums = weights * block + factor * sums, without the latter for the first block. Where a block reaches beyond the rows that
+// exist, weights are zero, and what is read is other rows of the tensor, or zero behind its end.
 fn accumulate_$x(result: u32, lane: u32, weights: Weights, block: Block, factor: Rows, is_first: bool) {
+    let fourth = 4u * block.stride;
     for (var cell = 0u; cell < CELLS; cell++) {
+        var at = block.base + block.stride * block.first + cell;
         var sums = Quad();
-        sums += weights.w$w * four_$x(block, 4 * $w, cell);
+        sums += weights.w$w * four_$x(at, block.stride); at += fourth;
         let slot = CELLS * result + cell;
         if !is_first {
             sums += scaled(fetch_sums(slot, lane), factor);

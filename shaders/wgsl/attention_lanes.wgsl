@@ -1,9 +1,9 @@
 // Attention for software devices: out = softmax(scale * q * transpose(k)) * v per head, and the log-sum-exp of the scores,
 // all f32.
 //
-// Each lane computes three rows. The workgroup walks over the keys in blocks, with a large score and the sum of the weights
-// so far of every row (M. Milakov, N. Gimelshein, 2018). That score is replaced, and everything scaled down, only where
-// another one exceeds it by FAR: hardly ever after the first key, and a branch that no lane takes costs next to nothing.
+// Each lane computes three rows. The workgroup walks over the keys in blocks, with a score of every row and the sum of the
+// weights relative to it (M. Milakov, N. Gimelshein, 2018). That score is replaced, everything before scaled down, and the block
+// computed again only where another score exceeds it by FAR: hardly ever.
 // Under causality the workgroup stops at its own last row.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LANES, LSE_BINDING. Hooks: load_v,
@@ -27,35 +27,37 @@ fn tile(id: u32, lane: u32) {
     let keys = k_base(place.batch, head);
     let values = v_base(place.batch, head);
 
-    var largest = Rows(HIDDEN);
+    // What scores are compared with: the first key's, which every row sees, or the largest of a block that exceeds it by far.
+    var level = dots_k(queries, keys);
     var total = Rows();
     for (var block = 0u; block < end; block += DEPTH) {
         let count = min(end - block, DEPTH);
-        var shrunk = Rows(1.0);
-        for (var i = 0u; i < count; i++) {
-            let products = dots_k(queries, keys + (block + i) * p.k_row);
-            let scores = select(Rows(HIDDEN), products, vec3<u32>(block + i) <= last);
-            if any(scores > largest + FAR) {
-                let next = max(largest, scores);
-                let shrink = exp2(largest - next);
-                largest = next;
-                total *= shrink;
-                shrunk *= shrink;
+        var shrink = Rows(1.0);
+        var of_block = Rows();
+        // A second time where weights would be too large.
+        loop {
+            var largest = level;
+            of_block = Rows();
+            for (var i = 0u; i < count; i++) {
+                let products = dots_k(queries, keys + (block + i) * p.k_row);
+                let scores = select(Rows(HIDDEN), products, vec3<u32>(block + i) <= last);
+                let weights = exp2(scores - level);
+                largest = max(largest, scores);
+                of_block += weights;
                 if NEEDS_OUT {
-                    for (var j = 0u; j < i; j++) {
-                        put(j, lane, shrink * fetch(j, lane));
-                    }
+                    put(i, lane, weights);
                 }
             }
-            let weights = exp2(scores - largest);
-            total += weights;
-            if NEEDS_OUT {
-                put(i, lane, weights);
+            if !any(largest > level + FAR) {
+                break;
             }
+            shrink = exp2(level - largest);
+            level = largest;
         }
+        total = shrink * total + of_block;
         if NEEDS_OUT {
-            let block_of_values = Block(values, p.v_row, block, end);
-            accumulate_v(0u, lane, load_weights(lane, count), block_of_values, shrunk, block == 0u);
+            let block_of_values = Block(values, p.v_row, block);
+            accumulate_v(0u, lane, load_weights(lane, count), block_of_values, shrink, block == 0u);
         }
     }
 
@@ -67,7 +69,7 @@ fn tile(id: u32, lane: u32) {
     );
     for (var j = 0u; j < 3u; j++) {
         if exists[j] {
-            store_lse(row_at[j], (largest[j] + log2(total[j])) / LOG2_E);
+            store_lse(row_at[j], (level[j] + log2(total[j])) / LOG2_E);
         }
     }
     if NEEDS_OUT {

@@ -154,3 +154,36 @@ fn strided_operands_need_no_copy() {
         assert!(error < 1e-5, "{error:.2e}");
     }
 }
+
+/// Scores up to 200 above that of the first key, in every block and out of order: what weights are relative to has to
+/// move, and sums of earlier blocks with it.
+#[test]
+fn scores_far_from_the_first_are_weighed_in_full() {
+    let (tokens, heads, width) = (150, 2, 8);
+    for causal in [false, true] {
+        let mut graph = Graph::new();
+        let [q, k, v] = ["q", "k", "v"].map(|name| graph.input(name, DType::F32, &[1, tokens, heads, width]));
+        let y = graph.attention(q, k, v, causal, 1.0);
+        let sum = graph.sum_all(y);
+        let dv = gradients(&mut graph, sum, &[v]).remove(0).unwrap();
+        graph.output("y", y);
+        // What it is computed from has the log-sum-exp, to within the precision of a number of this size.
+        graph.output("dv", dv);
+        let mut leaves = fill(&graph, &mut Random(5));
+        // All queries are (1, 0, ..), and a key's first element is its score.
+        let row = |i: usize| i / (heads * width);
+        for i in 0..tokens * heads * width {
+            let first = i % width == 0;
+            let score = (row(i) * 37 % tokens) as f64 * 200.0 / tokens as f64 - 100.0;
+            leaves.get_mut("q").unwrap().data[i] = if first { 1.0 } else { 0.0 };
+            leaves.get_mut("k").unwrap().data[i] = if first { score.round() } else { 0.0 };
+        }
+        let expected = evaluate_outputs(&graph, &leaves).unwrap();
+        for target in [device().target().clone(), Target::baseline()] {
+            for (name, result) in run(&graph, &leaves, &Options::new(target)) {
+                let error = relative_error(&result, &expected[&name]);
+                assert!(error < 1e-5, "causal {causal}, {name}: {error:.2e}");
+            }
+        }
+    }
+}
