@@ -16,9 +16,9 @@
 // Sums that a loop carries in registers instead are what such a device is slow at: it writes every one of them through the
 // mask of the lanes that are still in the loop. Named matrices that no loop writes cost a load from the stack.
 //
-// What is done to an operand is in attention_lanes_operand.wgsl. E is up to 128. Knobs (header): CELLS, LANES, DEPTH (32 or
-// 48), RESULTS. Lines with $c are repeated for all CELLS, those with $w for a block's groups of four positions. Scratch memory:
-// `put`, `fetch`, `put_sums`, `fetch_sums`, of the lane's own slots only, hence without barriers.
+// What is done to an operand is in attention_lanes_operand.wgsl. E is up to 128. Knobs (header): CELLS, LANES, DEPTH (a
+// multiple of four), RESULTS. Lines with $c are repeated for all CELLS, those with $w for a block's groups of four positions.
+// Scratch memory: `put`, `fetch`, `put_sums`, `fetch_sums`, of the lane's own slots only, hence without barriers.
 
 // One element of each row of a lane.
 alias Rows = vec3<f32>;

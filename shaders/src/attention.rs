@@ -32,8 +32,8 @@ pub enum Op {
     },
 }
 
-/// DEPTH of `attention_lanes.wgsl`, rows of a block, and what fits workgroup memory more often.
-const DEPTHS: [u32; 2] = [48, 32];
+/// DEPTH of `attention_lanes.wgsl`, rows of a block, and what fits workgroup memory more often; multiples of four.
+const DEPTHS: [u32; 3] = [48, 40, 32];
 
 /// Widest head that the kernels take, in floats; the width is a multiple of four.
 pub const MAX_WIDTH: u32 = 128;
