@@ -32,7 +32,7 @@ pub(crate) fn narrowed(graph: &Graph, options: &Options) -> Graph {
             let is_matrix = ty.rank() > 1 && ty.shape.last().is_some_and(|columns| columns.is_multiple_of(4));
             let is_exact =
                 graph.name(*value).is_some_and(|name| options.exact.iter().any(|part| name.starts_with(part)));
-            let is_raw = matches!(graph.node(*value).op, Op::DotTiles(_) | Op::Rope(_));
+            let is_raw = matches!(graph.node(*value).op, Op::DotTiles(_));
             ty.dtype == DType::F32
                 && is_matrix
                 && !is_exact

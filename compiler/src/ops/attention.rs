@@ -1,12 +1,11 @@
 //! `attention{causal, scale}(q, k, v)`: scaled dot-product attention.
 
-use viral_shaders::Target;
-
 use super::Op;
 use super::attention_grad::{AttentionGrad, Operand};
 use super::attention_lse::AttentionLse;
 use super::attr::Real;
 use super::rule::{Class, Sample, arity};
+use crate::compile::Options;
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::types::{DType, TensorType};
@@ -55,7 +54,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _options: &Options) -> bool {
         has_kernel(args[0])
     }
 

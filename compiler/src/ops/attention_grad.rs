@@ -1,11 +1,10 @@
 //! `attention_grad{wrt, causal, scale}(q, k, v, lse, delta, dy)`: gradient of attention.
 
-use viral_shaders::Target;
-
 use super::Op;
 use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::{Attr, Real};
 use super::rule::{Class, Gen, Sample, arity};
+use crate::compile::Options;
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::passes::remat::RECOMPUTE;
@@ -78,7 +77,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _options: &Options) -> bool {
         has_kernel(args[0])
     }
 

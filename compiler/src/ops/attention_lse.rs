@@ -1,11 +1,10 @@
 //! `attention_lse{causal, scale}(q, k)`: logarithm of the softmax denominator of attention.
 
-use viral_shaders::Target;
-
 use super::Op;
 use super::attention::{Grouped, check_shapes, has_kernel, on_matrices};
 use super::attr::Real;
 use super::rule::{Class, Sample, arity};
+use crate::compile::Options;
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::types::TensorType;
@@ -36,7 +35,7 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType], _target: &Target) -> bool {
+    fn has_kernel(&self, args: &[&TensorType], _options: &Options) -> bool {
         has_kernel(args[0])
     }
 

@@ -10,8 +10,7 @@ pub(crate) mod rule;
 pub use attr::{Attr, Real};
 pub use rule::{Class, Gen, OpRule, Random, Sample};
 
-use viral_shaders::Target;
-
+use crate::compile::Options;
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::tensor::Tensor;
@@ -75,9 +74,9 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.by_rows(args),)*)* }
             }
 
-            /// Whether a hand-tuned kernel takes this composite with arguments of these types on this device.
-            pub fn has_kernel(&self, args: &[&TensorType], target: &Target) -> bool {
-                match self { $($(Op::$variant(op) => op.has_kernel(args, target),)*)* }
+            /// Whether a hand-tuned kernel takes this composite with arguments of these types, on the device and with the activations that the options name.
+            pub fn has_kernel(&self, args: &[&TensorType], options: &Options) -> bool {
+                match self { $($(Op::$variant(op) => op.has_kernel(args, options),)*)* }
             }
 
             /// See [`OpRule::on_matrices`].

@@ -1,8 +1,9 @@
 //! `rope{inverse}(x, cos, sin)`: rotary position embedding.
 
-use viral_shaders::{DeviceClass, Target};
+use viral_shaders::DeviceClass;
 
 use super::rule::{Class, Sample, arity};
+use crate::compile::Options;
 use crate::grad::Backward;
 use crate::ir::{Graph, Value};
 use crate::types::{DType, TensorType};
@@ -36,8 +37,9 @@ op! {
         Class::Composite
     }
 
-    fn has_kernel(&self, args: &[&TensorType], target: &Target) -> bool {
-        target.class == DeviceClass::Cpu && args[0].shape[3].is_multiple_of(8)
+    // Generated code reads and stores activations of 16 bits; the kernel knows f32 alone.
+    fn has_kernel(&self, args: &[&TensorType], options: &Options) -> bool {
+        options.target.class == DeviceClass::Cpu && !options.activations.is_storage() && args[0].shape[3].is_multiple_of(8)
     }
 
     // y1 = x1 · cos - x2 · sin,   y2 = x2 · cos + x1 · sin

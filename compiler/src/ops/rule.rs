@@ -3,9 +3,8 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use viral_shaders::Target;
-
 use super::attr::Attr;
+use crate::compile::Options;
 use crate::grad::{Backward, gradients};
 use crate::ir::{Graph, Value};
 use crate::tensor::Tensor;
@@ -68,8 +67,9 @@ pub trait OpRule: Clone + Debug + Eq + Hash {
         (self.class() == Class::Elementwise).then(|| (0..args.len()).collect())
     }
 
-    /// Whether a hand-tuned kernel takes this composite with arguments of these types on this device; it is expanded otherwise.
-    fn has_kernel(&self, _args: &[&TensorType], _target: &Target) -> bool {
+    /// Whether a hand-tuned kernel takes this composite with arguments of these types, on the device and with the activations that
+    /// the options name; it is expanded otherwise.
+    fn has_kernel(&self, _args: &[&TensorType], _options: &Options) -> bool {
         false
     }
 

@@ -32,9 +32,7 @@ pub(super) fn expand(graph: &Graph, options: &Options) -> Graph {
 
 /// Whether a composite is computed by a kernel of its own.
 fn is_kernel(graph: &Graph, node: &Node, options: &Options) -> bool {
-    options.fused
-        && node.op.has_kernel(&types(graph, node), &options.target)
-        && tunables::is_fused(graph, node, options)
+    options.fused && node.op.has_kernel(&types(graph, node), options) && tunables::is_fused(graph, node, options)
 }
 
 /// Whether a composite that has a kernel is better off with it: where cooperative matrices would not compute its products.
@@ -47,7 +45,7 @@ pub(crate) fn is_fused_by_rule(graph: &Graph, node: &Node, options: &Options) ->
 pub(crate) fn could_be_products(graph: &Graph, node: &Node, options: &Options) -> bool {
     let types = types(graph, node);
     let limit = options.target.max_binding_bytes.min(MOST_BYTES);
-    node.op.has_kernel(&types, &options.target) && node.op.on_matrices(&types).is_some_and(|bytes| bytes <= limit)
+    node.op.has_kernel(&types, options) && node.op.on_matrices(&types).is_some_and(|bytes| bytes <= limit)
 }
 
 fn types<'g>(graph: &'g Graph, node: &Node) -> Vec<&'g TensorType> {
