@@ -62,11 +62,12 @@ fn four_weights(lane: u32, first: u32, count: u32) -> Quad {
     );
 }
 
-// A block of rows of an operand: those from `first` on, of rows that begin at `base`.
+// A block of rows of an operand: those from `first` on, of rows that begin at `base`; beyond `end` the last one repeats.
 struct Block {
     base: u32,
     stride: u32,
     first: u32,
+    end: u32,
 }
 
 fn scaled(quad: Quad, factor: Rows) -> Quad {

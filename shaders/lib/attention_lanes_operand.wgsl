@@ -28,24 +28,25 @@ fn dots_$x(slab: Slab, at: u32) -> Rows {
     return sums;
 }
 
-// The cell at `at` and those in the three rows behind it; column i is element i of all four.
-fn four_$x(at: u32, stride: u32) -> mat4x4<f32> {
+// The cell at `at` and those in the three rows behind it, of which none is behind the cell `last`; column i is element i of all
+// four.
+fn four_$x(at: u32, stride: u32, last: u32) -> mat4x4<f32> {
     return transpose(mat4x4<f32>(
-        cell_$x(at),
-        cell_$x(at + stride),
-        cell_$x(at + 2u * stride),
-        cell_$x(at + 3u * stride),
+        cell_$x(min(at, last)),
+        cell_$x(min(at + stride, last)),
+        cell_$x(min(at + 2u * stride, last)),
+        cell_$x(min(at + 3u * stride, last)),
     ));
 }
 
-// sums = weights * block + factor * sums, without the latter for the first block. Where a block reaches beyond the rows that
-// exist, weights are zero, and what is read is other rows of the tensor, or zero behind its end.
+// sums = weights * block + factor * sums, without the latter for the first block.
 fn accumulate_$x(result: u32, lane: u32, weights: Weights, block: Block, factor: Rows, is_first: bool) {
     let fourth = 4u * block.stride;
     for (var cell = 0u; cell < CELLS; cell++) {
         var at = block.base + block.stride * block.first + cell;
+        let last = block.base + block.stride * (block.end - 1u) + cell;
         var sums = Quad();
-        sums += weights.w$w * four_$x(at, block.stride); at += fourth;
+        sums += weights.w$w * four_$x(at, block.stride, last); at += fourth;
         let slot = CELLS * result + cell;
         if !is_first {
             sums += scaled(fetch_sums(slot, lane), factor);

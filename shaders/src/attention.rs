@@ -278,12 +278,10 @@ fn in_lanes(op: Op, width: u32, lanes: u32, wide: bool, workgroup_bytes: u32, st
         include_str!("../lib/attention_scratch_shared.wgsl"),
         include_str!("../lib/attention_scratch_own.wgsl"),
     );
-    let linker = Linker::new()
-        .alias("Cell", either(wide, "vec2<u64>", "vec4<f32>"))
+    let linker = launch::cells(Linker::new(), wide)
         .constant("LANES", Const::U32(lanes))
         .constant("DEPTH", Const::U32(depth))
         .constant("RESULTS", Const::U32(op.sums()))
-        .part(either(wide, include_str!("../lib/wide.wgsl"), include_str!("../lib/plain.wgsl")))
         .part(either(
             wide,
             include_str!("../lib/attention_words_wide.wgsl"),
@@ -307,7 +305,7 @@ fn in_lanes(op: Op, width: u32, lanes: u32, wide: bool, workgroup_bytes: u32, st
             Op::GradKey { .. } => include_str!("../wgsl/attention_grad_kv_lanes.wgsl"),
         },
         linker,
-        requires: Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() },
+        requires: launch::requirements(wide, steals),
     }
 }
 

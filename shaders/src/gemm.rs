@@ -13,7 +13,7 @@
 use crate::launch::{self, fold};
 use crate::link::{Const, Linker};
 use crate::storage::Storage;
-use crate::{Access, DeviceClass, Kernel, Launch, Requirements, Target};
+use crate::{Access, DeviceClass, Kernel, Launch, Target};
 
 /// How A and B lie in memory, in the order of BLAS: N as written in the formula, T transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -442,7 +442,7 @@ pub fn link(spec: &Spec, shape: Shape) -> Kernel {
         bindings,
         param_words: PARAMS.len() as u32 + hook_words(spec),
         workgroup: [workgroup, 1, 1],
-        requires: Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() },
+        requires: launch::requirements(wide, steals),
     }
 }
 

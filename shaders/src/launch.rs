@@ -1,6 +1,7 @@
 //! The variable half of a dispatch: parameter words and grid.
 
-use crate::Target;
+use crate::link::Linker;
+use crate::{Requirements, Target};
 
 /// What one dispatch of a kernel needs beside its buffers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,19 @@ pub(crate) fn fold(count: u32, target: &Target) -> [u32; 3] {
 /// The entry point of a kernel for software devices, which calls `tile(id, lane)`.
 pub(crate) fn entry(steals: bool) -> &'static str {
     if steals { include_str!("../lib/tiles_stolen.wgsl") } else { include_str!("../lib/tiles_own.wgsl") }
+}
+
+/// How such a kernel accesses memory, in cells of four floats: the alias `Cell`, and the functions `unpacked` and `packed`.
+pub(crate) fn cells(linker: Linker, wide: bool) -> Linker {
+    match wide {
+        true => linker.alias("Cell", "vec2<u64>").part(include_str!("../lib/wide.wgsl")),
+        false => linker.alias("Cell", "vec4<f32>").part(include_str!("../lib/plain.wgsl")),
+    }
+}
+
+/// What it needs of the device.
+pub(crate) fn requirements(wide: bool, steals: bool) -> Requirements {
+    Requirements { int64: wide, subgroups: steals, counters: steals, ..Requirements::default() }
 }
 
 /// What the names of such kernels say about it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::gemm::{self, Form, Hook, Operand, Problem, Shape, Skew, Spec};
-use crate::{Access, DeviceClass, Kernel, Storage, Target, attention, check, coop, pack, rows, table};
+use crate::{Access, DeviceClass, Kernel, Storage, Target, attention, check, coop, pack, rope, rows, table};
 
 /// Targets that differ in everything the kernels' text may depend on.
 fn targets() -> Vec<Target> {
@@ -155,6 +155,15 @@ fn launches_write_the_words_that_the_kernels_read() {
         let fields = check::param_fields(&check::parse(&attention::kernel(op, 8, &target)).unwrap()).unwrap();
         assert_eq!(fields, attention::PARAMS);
         assert_eq!(attention::launch(op, &problem, &target).params.len(), attention::PARAMS.len());
+
+        let x = attention::Rows { offset: 8, batch: 400, row: 40, head: 16 };
+        let problem = rope::Problem { batch: 2, positions: 9, heads: 3, width: 16, x, inverse: true };
+        let launch = rope::launch(&problem, &target);
+        let fields = "positions row_cells half_cells sign x_offset x_batch x_row x_head row_tiles tiles grid_x";
+        let kernel = rope::kernel(&target);
+        assert_eq!(check::param_fields(&check::parse(&kernel).unwrap()).unwrap().join(" "), fields);
+        assert_eq!(launch.params, [9, 6, 2, (-1f32).to_bits(), 2, 100, 10, 4, 2, 4, launch.groups[0]]);
+        assert_eq!(launch.params.len(), kernel.param_words as usize);
 
         for op in rows::Op::ALL {
             let kernel = rows::kernel(op, Storage::F32, false);

@@ -48,7 +48,7 @@ fn tile(id: u32, lane: u32) {
                 put(i, lane, select(Rows(), weights, vec3<u32>(query) >= since));
             }
             if NEEDS_DV {
-                let block_of_gradients = Block(gradients, p.dy_row, block);
+                let block_of_gradients = Block(gradients, p.dy_row, block, p.queries);
                 accumulate_dy(DV, lane, load_weights(lane, count), block_of_gradients, Rows(1.0), is_first);
             }
             if NEEDS_DK {
@@ -57,7 +57,7 @@ fn tile(id: u32, lane: u32) {
                     let weighted = dots_dy(values, gradients + query * p.dy_row);
                     put(i, lane, fetch(i, lane) * (weighted - delta[query_row(place.batch, head, query)]));
                 }
-                let block_of_queries = Block(queries, p.q_row, block);
+                let block_of_queries = Block(queries, p.q_row, block, p.queries);
                 accumulate_q(DK, lane, load_weights(lane, count), block_of_queries, Rows(1.0), is_first);
             }
         }

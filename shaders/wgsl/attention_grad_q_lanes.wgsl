@@ -37,7 +37,7 @@ fn tile(id: u32, lane: u32) {
             let weighted = dots_v(gradients, values + key * p.v_row);
             put(i, lane, select(Rows(), exp(scores - log_sum) * (weighted - centre), vec3<u32>(key) <= last));
         }
-        let block_of_keys = Block(keys, p.k_row, block);
+        let block_of_keys = Block(keys, p.k_row, block, end);
         accumulate_k(0u, lane, load_weights(lane, count), block_of_keys, Rows(1.0), block == 0u);
     }
     store_sums(0u, lane, at * CELLS, rows < vec3<u32>(p.queries), Rows(p.scale));

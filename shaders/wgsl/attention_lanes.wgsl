@@ -56,7 +56,7 @@ fn tile(id: u32, lane: u32) {
         }
         total = shrink * total + of_block;
         if NEEDS_OUT {
-            let block_of_values = Block(values, p.v_row, block);
+            let block_of_values = Block(values, p.v_row, block, end);
             accumulate_v(0u, lane, load_weights(lane, count), block_of_values, shrink, block == 0u);
         }
     }

@@ -74,7 +74,7 @@ macro_rules! registry {
                 match self { $($(Op::$variant(op) => op.by_rows(args),)*)* }
             }
 
-            /// Whether a hand-tuned kernel takes this composite with arguments of these types, on the device and with the activations that the options name.
+            /// See [`OpRule::has_kernel`].
             pub fn has_kernel(&self, args: &[&TensorType], options: &Options) -> bool {
                 match self { $($(Op::$variant(op) => op.has_kernel(args, options),)*)* }
             }
