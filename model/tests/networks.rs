@@ -14,6 +14,7 @@ use viral_model::config::{Dinov2Config, ImageProcessorConfig, LlavaConfig};
 use viral_model::graph::llava::{NO_ROW, Visual};
 use viral_model::graph::pixels::PixelNorm;
 use viral_model::graph::projector::Alignment;
+use viral_model::graph::residual::Residual;
 use viral_model::graph::teachers::{InputPath, InputSize, Teacher};
 use viral_model::graph::{
     Adapters, BatchInput, BatchShape, Dropout, LeafSource, LinearMap, Noise, Origin, Trainable, adapter_key, llama,
@@ -71,6 +72,44 @@ fn a_policy_changes_the_kind_of_leaves_and_nothing_else() {
     assert!(texts.iter().all(|text| *text == texts[0]));
 }
 
+/// Where only the last positions are wanted, they are the same, and so are all gradients.
+#[test]
+fn the_last_state_may_be_that_of_the_last_positions() {
+    let fixture = Fixture::new("gqa", lora(4, 8.0, &LinearMap::ALL), &[2], 40, 512);
+    let config = &fixture.config.text;
+    let (tokens, wanted) = (9, 3);
+    let outcome = |tail: usize| {
+        let mut g = Graph::new();
+        let h0 = g.input("h0", DType::F32, &[2, tokens, config.hidden_size]);
+        let (adapters, policy) = (Some(&fixture.adapters), Trainable::LORA);
+        let residual = Residual { layers: vec![config.layers], value: h0 };
+        let h = *llama::hidden_states(&mut g, config, adapters, Some(&residual), policy, h0, tail).last().unwrap();
+        let h = llama::tail(&mut g, h, wanted);
+        g.output("h", h);
+        let squares = g.mul(h, h);
+        let loss = g.sum_all(squares);
+        let wanted: Vec<(String, Value)> = g
+            .leaves()
+            .filter(|leaf| leaf.kind == LeafKind::Param || leaf.kind == LeafKind::Input)
+            .map(|leaf| (leaf.name.to_owned(), leaf.value))
+            .collect();
+        let values: Vec<Value> = wanted.iter().map(|&(_, value)| value).collect();
+        for ((name, _), gradient) in wanted.iter().zip(gradients(&mut g, loss, &values)) {
+            g.output(format!("{name}.grad"), gradient.unwrap());
+        }
+        g.verify().unwrap();
+        let mut leaves = fixture.leaves(&g);
+        let h0 = TensorType::f32([2, tokens, config.hidden_size]);
+        leaves.insert("h0".into(), Tensor::from_fn(&h0, |at| (at[0] + at[1] * 7 + at[2]) as f64 % 5.0 - 2.0));
+        evaluate_outputs(&g, &leaves).unwrap()
+    };
+    let (whole, short) = (outcome(tokens), outcome(wanted));
+    for (name, expected) in &whole {
+        assert!(expected.data.iter().any(|&value| value != 0.0), "{name} is zero");
+        assert!(distance(&short[name], expected) < 1e-10, "{name}");
+    }
+}
+
 #[test]
 fn dropout_depends_on_the_key_alone() {
     let fixture = Fixture::new("gqa", lora(4, 8.0, &[LinearMap::Q, LinearMap::V]), &[2], 40, 512);
@@ -80,7 +119,7 @@ fn dropout_depends_on_the_key_alone() {
         let h0 = g.input("h0", DType::F32, &[1, 8, config.hidden_size]);
         let noise = Noise { key: fixture.shape.input(&mut g, BatchInput::RandomKey) };
         let adapters = Adapters { dropout: Some(Dropout { p, noise }), ..fixture.adapters.clone() };
-        let h = *llama::hidden_states(&mut g, config, Some(&adapters), None, Trainable::LORA, h0).last().unwrap();
+        let h = *llama::hidden_states(&mut g, config, Some(&adapters), None, Trainable::LORA, h0, 8).last().unwrap();
         g.output("h", h);
         g.verify().unwrap();
         let mut leaves = fixture.leaves(&g);
@@ -232,7 +271,7 @@ fn network(
     let visual = Visual { tokens, index: shape.input(g, BatchInput::VisualIndex), newline: None };
     let ids = shape.input(g, BatchInput::TokenIds);
     let h0 = llava::embed(g, &config.text, policy, [shape.batch, shape.tokens], ids, Some(visual));
-    let states = llama::hidden_states(g, &config.text, Some(adapters), None, policy, h0);
+    let states = llama::hidden_states(g, &config.text, Some(adapters), None, policy, h0, shape.tail);
     let positions = shape.input(g, BatchInput::TargetPositions);
     let logits = llava::logits_at(g, &config.text, policy, states[config.text.layers], positions);
 

@@ -10,8 +10,8 @@ struct Params {
     // H and G: query head h reads key head h / (H/G).
     heads: u32,
     groups: u32,
-    // 1: position t sees keys 0 ..= t only.
-    causal: u32,
+    // Query t sees keys 0 ..= t + ahead.
+    ahead: u32,
     scale: f32,
     q_offset: u32,
     q_batch: u32,

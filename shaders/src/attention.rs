@@ -64,8 +64,8 @@ pub struct Problem {
     pub heads: u32,
     /// G, heads of k and v; divides H.
     pub groups: u32,
-    /// Whether position t sees keys 0 ..= t only.
-    pub causal: bool,
+    /// Query t sees keys 0 ..= t + this: S - T under causality, S or more if all see all.
+    pub ahead: u32,
     /// Factor on the scores.
     pub scale: f32,
     /// Queries.
@@ -168,8 +168,8 @@ pub fn launch(op: Op, problem: &Problem, target: &Target) -> Launch {
     let row_tiles = rows.div_ceil(Shape::choose(target).rows());
     let tiles = problem.batch.saturating_mul(heads).saturating_mul(row_tiles);
     let groups = fold(tiles, target);
-    let Problem { queries, keys, heads, groups: key_heads, causal, scale, .. } = *problem;
-    let mut params = vec![queries, keys, heads, key_heads, u32::from(causal), scale.to_bits()];
+    let Problem { queries, keys, heads, groups: key_heads, ahead, scale, .. } = *problem;
+    let mut params = vec![queries, keys, heads, key_heads, ahead, scale.to_bits()];
     for operand in [problem.q, problem.k, problem.v, problem.dy] {
         params.extend(operand.words());
     }
@@ -325,7 +325,7 @@ pub(crate) const PARAMS: [&str; 25] = [
     "keys",
     "heads",
     "groups",
-    "causal",
+    "ahead",
     "scale", //
     "q_offset",
     "q_batch",

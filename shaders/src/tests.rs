@@ -144,7 +144,7 @@ fn launches_write_the_words_that_the_kernels_read() {
             keys: 9,
             heads: 4,
             groups: 2,
-            causal: true,
+            ahead: 0,
             scale: 0.5,
             q: heads,
             k: heads,

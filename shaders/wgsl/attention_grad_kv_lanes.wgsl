@@ -4,7 +4,7 @@
 //   dk = scale * transpose(dS) * q,  dv = transpose(P) * dy,  summed over the query heads that share a key head
 //
 // Each lane computes three rows. The workgroup walks over the query heads in order, and over the queries of each in blocks;
-// under causality it begins at its own first row. P and then dS of a block are in the same slots of scratch memory.
+// it begins at the first query that sees its first row. P and then dS of a block are in the same slots of scratch memory.
 // Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, [dk], [dv]. Knobs (header): CELLS, LANES, DK_BINDING,
@@ -30,8 +30,8 @@ fn tile(id: u32, lane: u32) {
     let keys = slab_k(three_rows(k_base(place.batch, place.head), p.k_row, rows, p.keys), p.scale);
     let values = slab_v(three_rows(v_base(place.batch, place.head), p.v_row, rows, p.keys), 1.0);
     // The first query that sees a row.
-    let since = select(vec3<u32>(), rows, p.causal != 0u);
-    let start = select(0u, first, p.causal != 0u);
+    let since = max(rows, vec3<u32>(p.ahead)) - p.ahead;
+    let start = max(first, p.ahead) - p.ahead;
     let share = p.heads / p.groups;
 
     for (var j = 0u; j < share; j++) {

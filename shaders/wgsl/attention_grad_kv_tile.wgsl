@@ -4,7 +4,7 @@
 //   dk = scale * transpose(dS) * q,  dv = transpose(P) * dy,  summed over the query heads that share a key head
 //
 // One workgroup of 256 threads computes 64 rows of one key head. It walks over the query heads in order, and over the queries
-// of each, 32 at a time; under causality it begins at its own first row. Scores are held transposed, keys down, queries
+// of each, 32 at a time; it begins at the first query that sees its own first row. Scores are held transposed, keys down, queries
 // across. Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, [dk], [dv]. Knobs (header): CELLS, DK_BINDING, DV_BINDING. Hooks:
@@ -22,9 +22,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let rows = first + 4u * (thread / 16u) + vec4<u32>(0u, 1u, 2u, 3u);
     let keys = Rows(K, k_base(place.batch, place.head), p.k_row, first, p.keys);
     let values = Rows(V, v_base(place.batch, place.head), p.v_row, first, p.keys);
-    let causal = p.causal != 0u;
     let share = p.heads / p.groups;
-    let start = select(0u, first, causal);
+    let start = max(first, p.ahead) - p.ahead;
 
     var dk_sums = Sums();
     var dv_sums = Sums();
@@ -39,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var i = 0u; i < 2u; i++) {
                 let column = query + 2u * x + i;
                 let at = query_row(place.batch, head, min(column, p.queries - 1u));
-                let is_visible = (vec4<bool>(!causal) | (rows <= vec4<u32>(column))) & vec4<bool>(column < p.queries);
+                let is_visible = (rows <= vec4<u32>(column + p.ahead)) & vec4<bool>(column < p.queries);
                 weights[i] = select(vec4<f32>(), exp(p.scale * scores[i] - lse[at]), is_visible);
                 ds[i] = weights[i] * (weighted[i] - delta[at]);
             }

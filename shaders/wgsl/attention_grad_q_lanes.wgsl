@@ -2,7 +2,7 @@
 //
 //   P = exp(scale * q * transpose(k) - lse),  dS = P o (dy * transpose(v) - delta),  dq = scale * dS * k
 //
-// Each lane computes three rows. The workgroup walks over the keys in blocks; under causality it stops at its own last row.
+// Each lane computes three rows. The workgroup walks over the keys in blocks; it stops at the last key that its last row sees.
 // Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, 7 dq. Knobs (header): CELLS, LANES. Registers and scratch memory:
@@ -24,8 +24,8 @@ fn tile(id: u32, lane: u32) {
     let at = three_rows(query_row(place.batch, place.head, 0u), p.heads, rows, p.queries);
     let log_sum = Rows(lse[at.x], lse[at.y], lse[at.z]);
     let centre = Rows(delta[at.x], delta[at.y], delta[at.z]);
-    let end = select(p.keys, min(p.keys, first + 3u * LANES), p.causal != 0u);
-    let last = select(vec3<u32>(p.keys), rows, p.causal != 0u);
+    let end = min(p.keys, first + 3u * LANES + p.ahead);
+    let last = rows + p.ahead;
     let keys = k_base(place.batch, head);
     let values = v_base(place.batch, head);
 

@@ -2,8 +2,8 @@
 //
 //   P = exp(scale * q * transpose(k) - lse),  dS = P o (dy * transpose(v) - delta),  dq = scale * dS * k
 //
-// One workgroup of 256 threads computes 64 rows of one head and walks over the keys, 32 at a time; under causality it stops at
-// its own last row. Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
+// One workgroup of 256 threads computes 64 rows of one head and walks over the keys, 32 at a time; it stops at the last
+// key that its last row sees. Reference: T. Dao et al., FlashAttention, 2022, appendix B.2.
 //
 // Bindings: 0 Params, 1 q, 2 k, 3 v, 4 lse, 5 delta, 6 dy, 7 dq. Knobs (header): CELLS. Tiles and workgroup memory:
 // attention_tile.wgsl in lib. No subgroup operations.
@@ -23,9 +23,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let head = key_head(place.head);
     let queries = Rows(Q, q_base(place.batch, place.head), p.q_row, first, p.queries);
     let gradients = Rows(DY, dy_base(place.batch, place.head), p.dy_row, first, p.queries);
-    let causal = p.causal != 0u;
-    let end = select(p.keys, min(p.keys, first + ROWS), causal);
-    let last = select(vec4<u32>(p.keys - 1u), min(rows, vec4<u32>(p.keys - 1u)), causal);
+    let end = min(p.keys, first + ROWS + p.ahead);
+    let last = min(rows + p.ahead, vec4<u32>(p.keys - 1u));
 
     var log_sum = vec4<f32>();
     var centre = vec4<f32>();

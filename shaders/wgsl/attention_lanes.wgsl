@@ -4,7 +4,7 @@
 // Each lane computes three rows. The workgroup walks over the keys in blocks, with a score of every row and the sum of the
 // weights relative to it (M. Milakov, N. Gimelshein, 2018). That score is replaced, everything before scaled down, and the block
 // computed again only where another score exceeds it by FAR: hardly ever.
-// Under causality the workgroup stops at its own last row.
+// The workgroup stops at the last key that its last row sees.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LANES, LSE_BINDING. Hooks: load_v,
 // store_out, store_lse. Registers and scratch memory: attention_lanes.wgsl in lib. No subgroup operations, no barriers;
@@ -22,8 +22,8 @@ fn tile(id: u32, lane: u32) {
     // Weights are powers of 2.
     let at = three_rows(q_base(place.batch, place.head), p.q_row, rows, p.queries);
     let queries = slab_q(at, p.scale * LOG2_E);
-    let end = select(p.keys, min(p.keys, first + 3u * LANES), p.causal != 0u);
-    let last = select(vec3<u32>(p.keys), rows, p.causal != 0u);
+    let end = min(p.keys, first + 3u * LANES + p.ahead);
+    let last = rows + p.ahead;
     let keys = k_base(place.batch, head);
     let values = v_base(place.batch, head);
 

@@ -2,7 +2,7 @@
 //
 // One workgroup of 256 threads computes 64 rows of one head. It walks over the keys, 32 at a time, with the largest score and
 // the sum of the weights so far of every row (M. Milakov, N. Gimelshein, 2018; T. Dao et al., 2022): the sums of weighted
-// values are scaled down whenever a larger score turns up. Under causality it stops at its own last row.
+// values are scaled down whenever a larger score turns up. It stops at the last key that its last row sees.
 //
 // Bindings: 0 Params, 1 q, 2 k, [3 v, 4 out], [last lse]. Knobs (header): CELLS, LSE_BINDING. Hooks: load_v, store_out,
 // store_lse. Tiles and workgroup memory: attention_tile.wgsl in lib. No subgroup operations.
@@ -20,8 +20,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let rows = first + 4u * y + vec4<u32>(0u, 1u, 2u, 3u);
     let head = key_head(place.head);
     let queries = Rows(Q, q_base(place.batch, place.head), p.q_row, first, p.queries);
-    let causal = p.causal != 0u;
-    let end = select(p.keys, min(p.keys, first + ROWS), causal);
+    let end = min(p.keys, first + ROWS + p.ahead);
+    let last = min(rows + p.ahead, vec4<u32>(p.keys - 1u));
 
     var largest = vec4<f32>(HIDDEN);
     var total = vec4<f32>();
@@ -30,8 +30,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let keys = Rows(K, k_base(place.batch, head), p.k_row, key, p.keys);
         var scores = p.scale * products(queries, keys, thread);
         let column = key + 2u * x;
-        scores[0] = select(vec4<f32>(HIDDEN), scores[0], visible(rows, column, causal));
-        scores[1] = select(vec4<f32>(HIDDEN), scores[1], visible(rows, column + 1u, causal));
+        scores[0] = select(vec4<f32>(HIDDEN), scores[0], vec4<u32>(column) <= last);
+        scores[1] = select(vec4<f32>(HIDDEN), scores[1], vec4<u32>(column + 1u) <= last);
 
         publish(scores, thread);
         var next = largest;
@@ -71,11 +71,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-}
-
-fn visible(rows: vec4<u32>, column: u32, causal: bool) -> vec4<bool> {
-    let last = select(vec4<u32>(p.keys - 1u), min(rows, vec4<u32>(p.keys - 1u)), causal);
-    return vec4<u32>(column) <= last;
 }
 
 fn scaled(rows: mat4x4<f32>, factors: vec4<f32>) -> mat4x4<f32> {

@@ -12,12 +12,12 @@ use crate::types::{DType, TensorType};
 
 op! {
     /// `softmax(scale · q·kᵀ)·v` per head: `q (B, T, H, E)`, `k, v (B, S, G, E)` with `G` dividing `H`; query head `h`
-    /// reads key head `h / (H/G)`. Causal attention lets position `t` see positions `0..=t` and needs `S = T`.
+    /// reads key head `h / (H/G)`. Causal attention is that of the last `T` of `S` positions: query `t` sees keys `0..=t + S - T`.
     /// Heads lie behind positions, as linear maps leave them, so that nothing is moved before or after.
     /// Right-padded batches need no length mask under causality: a real position never sees padding behind itself.
     /// Reference: A. Vaswani et al., 2017; J. Ainslie et al., GQA, 2023.
     Attention = "attention" {
-        /// Whether a position sees only itself and what is before it.
+        /// Whether a position sees only itself and what is before it, queries being the last positions.
         causal: bool,
         /// Factor on the scores.
         scale: Real,
@@ -90,6 +90,9 @@ op! {
             attention(true).f32(&[1, 67, 2, 64]).f32(&[1, 67, 1, 64]).f32(&[1, 67, 1, 64]),
             attention(false).f32(&[1, 35, 2, 36]).f32(&[1, 70, 1, 36]).f32(&[1, 70, 1, 36]),
             attention(false).f32(&[1, 66, 2, 128]).f32(&[1, 33, 1, 128]).f32(&[1, 33, 1, 128]),
+            // The last positions only, fewer and more than a tile.
+            attention(true).f32(&[2, 20, 2, 8]).f32(&[2, 70, 1, 8]).f32(&[2, 70, 1, 8]),
+            attention(true).f32(&[1, 67, 1, 64]).f32(&[1, 130, 1, 64]).f32(&[1, 130, 1, 64]),
             // Too wide for the kernels.
             attention(true).f32(&[1, 4, 1, 132]).f32(&[1, 4, 1, 132]).f32(&[1, 4, 1, 132]),
         ]
@@ -122,8 +125,8 @@ pub(super) fn check_shapes(q: &TensorType, k: &TensorType, causal: bool) -> Resu
     {
         return Err("takes q (B,T,H,E) and k (B,S,G,E) with G dividing H".into());
     }
-    if causal && q.shape[1] != k.shape[1] {
-        return Err("causal attention takes as many queries as keys".into());
+    if causal && q.shape[1] > k.shape[1] {
+        return Err("causal attention takes at most as many queries as keys".into());
     }
     Ok(())
 }
@@ -189,7 +192,9 @@ impl Grouped {
         }
         let shape = graph.shape(scores).to_vec();
         let (query, key) = (graph.iota(&shape, 3), graph.iota(&shape, 4));
-        let hidden = graph.less(query, key);
+        let ahead = graph.constant(DType::U32, (shape[4] - shape[3]) as f64, &shape);
+        let position = graph.add(query, ahead);
+        let hidden = graph.less(position, key);
         // Finite: exp of the difference is exactly zero.
         let floor = graph.constant(DType::F32, -1e30, &shape);
         graph.select(hidden, floor, scores)

@@ -49,7 +49,7 @@ op! {
     AttentionGrad = "attention_grad" {
         /// Which operand.
         wrt: Operand,
-        /// Whether a position sees only itself and what is before it.
+        /// Whether a position sees only itself and what is before it, queries being the last positions.
         causal: bool,
         /// Factor on the scores.
         scale: Real,
@@ -136,6 +136,7 @@ op! {
             sample.f32(&q[..3]).f32(&q)
         };
         let all = [Operand::Query, Operand::Key, Operand::Value];
-        all.map(|wrt| grad(wrt, true, [1, 5, 4, 4], [1, 5, 2, 4])).to_vec()
+        let lengths = [5, 3].iter();
+        lengths.flat_map(|&queries| all.map(|wrt| grad(wrt, true, [1, queries, 4, 4], [1, 5, 2, 4]))).collect()
     }
 }

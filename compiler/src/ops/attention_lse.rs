@@ -14,7 +14,7 @@ op! {
     /// `k (B, S, G, E)`. The gradient of attention makes the attention weights from it again, `exp(score - lse)`.
     /// Reference: T. Dao et al., FlashAttention, 2022.
     AttentionLse = "attention_lse" {
-        /// Whether a position sees only itself and what is before it.
+        /// Whether a position sees only itself and what is before it, queries being the last positions.
         causal: bool,
         /// Factor on the scores.
         scale: Real,
@@ -66,6 +66,7 @@ op! {
         let lse = |causal| Sample::new(AttentionLse { causal, scale: Real::new(0.5) });
         vec![
             lse(true).f32(&[1, 7, 4, 8]).f32(&[1, 7, 2, 8]),
+            lse(true).f32(&[1, 3, 4, 8]).f32(&[1, 7, 2, 8]),
             lse(false).f32(&[2, 3, 2, 6]).f32(&[2, 9, 2, 6]),
         ]
     }

@@ -12,6 +12,8 @@ pub struct BatchShape {
     pub batch: usize,
     /// T, positions of a sequence.
     pub tokens: usize,
+    /// U, positions at the end of each sequence among which all targets are; the last layer is needed nowhere else. At most T.
+    pub tail: usize,
     /// I, pictures of all sequences together.
     pub images: usize,
     /// J, tiles that a LLaVA-NeXT sees beside the whole pictures; 0 for other models.
@@ -24,7 +26,7 @@ pub struct BatchShape {
     pub visual_tokens: usize,
 }
 
-/// An input of a micro-batch. Rows of `B·T` positions are addressed as `row · T + position`.
+/// An input of a micro-batch. Of `B·T` positions one is addressed as `row · T + position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BatchInput {
     /// Normalised pixels of the whole pictures and, behind them, of their tiles: `f32[I+J,3,H,W]`.
@@ -34,7 +36,8 @@ pub enum BatchInput {
     /// Visual token at each position: `image · N + patch`, `(I + tile) · N + patch`, or
     /// [`NEWLINE`](super::llava::NEWLINE); `NO_ROW` elsewhere. `u32[B·T]`.
     VisualIndex,
-    /// Position whose logits predict a supervised token, `NO_ROW` in unused slots; `u32[S]`.
+    /// Position whose logits predict a supervised token, out of the last U of each sequence: `row · U + position - (T - U)`;
+    /// `NO_ROW` in unused slots. `u32[S]`.
     TargetPositions,
     /// The supervised token; `u32[S]`.
     TargetIds,
@@ -91,15 +94,20 @@ impl BatchInput {
 }
 
 impl BatchShape {
-    /// Extents for a model, without tiles.
+    /// Extents for a model, without tiles, targets being anywhere.
     pub fn new(config: &LlavaConfig, batch: usize, tokens: usize, images: usize, targets: usize) -> Self {
         let (image_size, visual_tokens) = (config.vision.image_size, config.visual_tokens());
-        Self { batch, tokens, images, tiles: 0, targets, image_size, visual_tokens }
+        Self { batch, tokens, tail: tokens, images, tiles: 0, targets, image_size, visual_tokens }
     }
 
     /// The same with a number of tiles.
     pub fn with_tiles(self, tiles: usize) -> Self {
         Self { tiles, ..self }
+    }
+
+    /// The same with all targets among the last `tail` positions of each sequence.
+    pub fn with_tail(self, tail: usize) -> Self {
+        Self { tail: tail.min(self.tokens), ..self }
     }
 
     /// Element type and shape of an input.

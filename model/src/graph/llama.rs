@@ -13,7 +13,8 @@ use crate::config::TextConfig;
 /// Label of the tag on each layer's input, between which a pass may recompute.
 pub use viral_compiler::passes::BLOCK;
 
-/// All `L + 1` states `(B, T, D)` of the decoder on embeddings `h0 (B, T, D)`.
+/// All `L + 1` states `(B, T, D)` of the decoder on embeddings `h0 (B, T, D)`; of the last one only the last `tail` positions,
+/// `(B, tail, D)`.
 ///
 /// Entry 0 is `h0`, entry `k < L` the residual stream after layer `k` (counted from 1), and entry `L` the stream after the
 /// last layer **and the final norm**: the index convention of VIRAL's target layers. A residual is part of the stream
@@ -26,6 +27,7 @@ pub fn hidden_states(
     residual: Option<&Residual>,
     trainable: Trainable,
     h0: Value,
+    tail: usize,
 ) -> Vec<Value> {
     let leaves = Leaves::new("model.language_model", trainable);
     let [batch, tokens] = extents(g, h0);
@@ -36,14 +38,25 @@ pub fn hidden_states(
         h = g.scoped(format!("layers.{index}"), |g| {
             let input = g.tag(h, BLOCK);
             states.push(input);
-            layers.layer(g, &leaves.under(&format!("layers.{index}")), input)
+            let queries = if index + 1 == config.layers { tail } else { tokens };
+            layers.layer(g, &leaves.under(&format!("layers.{index}")), input, queries)
         });
         if let Some(residual) = residual.filter(|residual| residual.layers.contains(&(index + 1))) {
-            h = g.scoped("residual", |g| g.add(h, residual.value));
+            h = g.scoped("residual", |g| {
+                let [_, positions] = extents(g, h);
+                let value = self::tail(g, residual.value, positions);
+                g.add(h, value)
+            });
         }
     }
     states.push(g.scoped("norm", |g| leaves.rms_norm(g, "norm", h, config.rms_norm_eps)));
     states
+}
+
+/// The last `positions` of `x (B, T, ..)`.
+pub fn tail(g: &mut Graph, x: Value, positions: usize) -> Value {
+    let [_, all] = extents(g, x);
+    g.slice(x, 1, all.saturating_sub(positions), positions)
 }
 
 /// What all layers have in common.
@@ -55,32 +68,38 @@ struct Decoder<'c> {
 }
 
 impl Decoder<'_> {
-    /// `h (B, T, D)` after `h += attention(norm(h))` and `h += mlp(norm(h))`.
-    fn layer(&self, g: &mut Graph, leaves: &Leaves, h: Value) -> Value {
+    /// `h (B, T, D)` after `h += attention(norm(h))` and `h += mlp(norm(h))`, for the last positions. // (B, queries, D)
+    fn layer(&self, g: &mut Graph, leaves: &Leaves, h: Value, queries: usize) -> Value {
         let eps = self.config.rms_norm_eps;
         let normed = g.scoped("input_layernorm", |g| leaves.rms_norm(g, "input_layernorm", h, eps));
-        let attended = self.attention(g, leaves, normed);
+        let attended = self.attention(g, leaves, normed, queries);
+        let h = tail(g, h, queries);
         let h = g.add(h, attended);
         let normed = g.scoped("post_attention_layernorm", |g| leaves.rms_norm(g, "post_attention_layernorm", h, eps));
         let fed = self.mlp(g, leaves, normed);
         g.add(h, fed)
     }
 
-    /// Causal attention with rotary positions over `x (B, T, D)`.
-    fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value) -> Value {
+    /// Causal attention with rotary positions over `x (B, T, D)`, of its last positions. // (B, queries, D)
+    fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value, queries: usize) -> Value {
         let c = self.config;
-        let shape = g.shape(x).to_vec();
-        let (x, _) = g.flatten_rows(x); // (B·T, D)
-        let [cos, sin] = [RopePart::Cos, RopePart::Sin].map(|part| self.rope_table(g, part));
-        let q = self.linear(g, leaves, LinearMap::Q, x, c.query_width(), c.qkv_bias);
+        let asking = tail(g, x, queries);
+        let shape = g.shape(asking).to_vec();
+        let [(x, _), (asking, _)] = [x, asking].map(|x| g.flatten_rows(x)); // (B·T, D), (B·queries, D)
+        let tables = [RopePart::Cos, RopePart::Sin].map(|part| self.rope_table(g, part)); // (T, E/2)
+        let q = self.linear(g, leaves, LinearMap::Q, asking, c.query_width(), c.qkv_bias);
         let k = self.linear(g, leaves, LinearMap::K, x, c.kv_width(), c.qkv_bias);
         let v = self.linear(g, leaves, LinearMap::V, x, c.kv_width(), c.qkv_bias);
         let y = g.scoped("self_attn", |g| {
-            let [q, k, v] = [(q, c.heads), (k, c.kv_heads), (v, c.kv_heads)]
-                .map(|(x, heads)| g.reshape(x, &[self.batch, self.tokens, heads, c.head_dim]));
-            let [q, k] = [q, k].map(|x| g.rope(x, cos, sin));
-            let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5)); // (B, T, H, E)
-            g.reshape(y, &[self.batch * self.tokens, c.query_width()])
+            let [q, k, v] = [(q, queries, c.heads), (k, self.tokens, c.kv_heads), (v, self.tokens, c.kv_heads)]
+                .map(|(x, positions, heads)| g.reshape(x, &[self.batch, positions, heads, c.head_dim]));
+            let [q, k] = [(q, queries), (k, self.tokens)].map(|(x, positions)| {
+                let [cos, sin] =
+                    tables.map(|table| g.slice(table, 0, self.tokens.saturating_sub(positions), positions));
+                g.rope(x, cos, sin)
+            });
+            let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5)); // (B, queries, H, E)
+            g.reshape(y, &[self.batch * queries, c.query_width()])
         });
         let y = self.linear(g, leaves, LinearMap::O, y, c.hidden_size, c.output_bias);
         g.reshape(y, &shape)

@@ -68,7 +68,7 @@ pub fn embed(
     })
 }
 
-/// Logits `(S, V)` of the rows of the normalised final state `h (B, T, D)` that `positions u32[S]` picks out of all `B·T`,
+/// Logits `(S, V)` of the rows of the normalised final state `h (B, U, D)` that `positions u32[S]` picks out of all `B·U`,
 /// each at most once. What leads to `h` is computed for these rows only, as far as nothing else reads it.
 pub fn logits_at(g: &mut Graph, config: &TextConfig, trainable: Trainable, h: Value, positions: Value) -> Value {
     g.scoped("lm_head", |g| {

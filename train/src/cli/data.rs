@@ -242,11 +242,12 @@ fn stats(config: &Config, json: bool) -> Result<()> {
     }
     let _ = writeln!(text, "\nsteps        {} of an epoch, {} in all", plan.steps_per_epoch(), plan.steps());
     let _ = writeln!(text, "padding      {:.1} % of all positions", 100.0 * padding);
-    let titles = ["batch", "tokens", "pictures", "tiles", "targets"].map(|title| format!("{title:>8}")).join(" ");
+    let titles =
+        ["batch", "tokens", "tail", "pictures", "tiles", "targets"].map(|title| format!("{title:>8}")).join(" ");
     let _ = writeln!(text, "\n{titles} {:>12}", "micro-batches");
     for (bucket, count) in rows {
-        let Bucket { batch, tokens, images, tiles, targets } = bucket;
-        let _ = writeln!(text, "{batch:>8} {tokens:>8} {images:>8} {tiles:>8} {targets:>8} {count:>12}");
+        let Bucket { batch, tokens, tail, images, tiles, targets } = bucket;
+        let _ = writeln!(text, "{batch:>8} {tokens:>8} {tail:>8} {images:>8} {tiles:>8} {targets:>8} {count:>12}");
     }
     output::print(&text)
 }

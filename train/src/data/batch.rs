@@ -41,7 +41,7 @@ pub struct Batch {
     pub visual_index: Vec<u32>,
     /// Tokens of each row without padding. // (B)
     pub lengths: Vec<u32>,
-    /// Flat rows whose hidden state predicts a supervised token. // (S)
+    /// Flat rows of the last `bucket.tail` positions of all samples, whose hidden state predicts a supervised token. // (S)
     pub target_positions: Vec<u32>,
     /// The token that each of them predicts; 0 where there is none. // (S)
     pub target_ids: Vec<u32>,
@@ -126,7 +126,8 @@ impl Batch {
             batch.token_ids[start..start + sample.ids.len()].copy_from_slice(&sample.ids);
             if row.defect.is_none() {
                 for &(position, id) in &sample.targets {
-                    batch.target_positions.push(start as u32 + position);
+                    let skipped = (index + 1) * (bucket.tokens - bucket.tail);
+                    batch.target_positions.push((start + position as usize - skipped) as u32);
                     batch.target_ids.push(id);
                     batch.target_weights.push(target_weight);
                 }
@@ -222,7 +223,7 @@ mod tests {
             row("c", &[1, 4, IMAGE, 5], 3, Some(0.25)),
         ];
         let batch = Batch::assemble(&rows, GEOMETRY);
-        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, images: 2, tiles: 0, targets: 16 });
+        assert_eq!(batch.bucket, Bucket { batch: 3, tokens: 16, tail: 16, images: 2, tiles: 0, targets: 16 });
         assert_eq!(batch.pixels, [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]);
         assert_eq!(
             used(&batch.token_ids),
@@ -238,6 +239,23 @@ mod tests {
         assert_eq!((batch.tokens, batch.supervised, batch.contributing), (13, 4, 2));
         assert_eq!(batch.padding_share(), 1.0 - 13.0 / 48.0);
         assert_eq!(batch.samples, ["a", "b", "c"]);
+    }
+
+    /// Targets are counted from the first position of the tail on.
+    #[test]
+    fn targets_lie_in_the_tail() {
+        let geometry = Geometry { visual_tokens: 60, max_length: 80, image_side: 1 };
+        let labelled = |ids: &[i64], from: usize| {
+            let labels = (0..ids.len()).map(|i| if i < from { IGNORED } else { ids[i] }).collect();
+            let sample = Sample::splice(&Encoded { ids: ids.to_vec(), labels }, geometry, None);
+            let sample = sample.unwrap_or_else(|error| panic!("{error}"));
+            Row { name: String::new(), sample, pixels: None, aligned: true, defect: None }
+        };
+        // 64 and 63 tokens: positions 32 to 63 are the tail.
+        let batch = Batch::assemble(&[labelled(&[1, IMAGE, 5, 6, 7], 3), labelled(&[1, 4, IMAGE, 8], 3)], geometry);
+        assert_eq!((batch.bucket.tokens, batch.bucket.tail), (64, 32));
+        assert_eq!(used(&batch.target_positions), [(0, 61 - 32), (1, 62 - 32), (2, 32 + 61 - 32)]);
+        assert_eq!(batch.target_ids[..3], [6, 7, 8]);
     }
 
     #[test]
@@ -263,7 +281,7 @@ mod tests {
             Row { name: String::new(), sample, pixels: Some(pixels), aligned: true, defect: None }
         };
         let batch = Batch::assemble(&[tiled([1, 2], 1.0), tiled([2, 1], 4.0)], geometry);
-        assert_eq!(batch.bucket, Bucket { batch: 2, tokens: 24, images: 2, tiles: 4, targets: 16 });
+        assert_eq!(batch.bucket, Bucket { batch: 2, tokens: 24, tail: 24, images: 2, tiles: 4, targets: 16 });
         let squares: Vec<f32> = batch.pixels.chunks(3).map(|square| square[0]).collect();
         assert_eq!(squares, [1.0, 4.0, 2.0, 3.0, 5.0, 6.0]);
         // Tokens 0 to 7 are those of the whole pictures, 8 to 11 the first tile's, and so on.

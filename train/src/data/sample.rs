@@ -83,6 +83,8 @@ pub struct SampleShape {
     pub tiles: u32,
     /// Supervised tokens.
     pub targets: u32,
+    /// Positions in front of the first one that predicts a supervised token; all, if none does.
+    pub before: u32,
 }
 
 impl Sample {
@@ -134,6 +136,7 @@ impl Sample {
             visual: self.visual_len as u32,
             tiles: if self.visual_len > 0 { self.layout.map_or(0, |layout| layout.tiles() as u32 - 1) } else { 0 },
             targets: self.targets.len() as u32,
+            before: self.targets.first().map_or(self.ids.len() as u32, |&(position, _)| position),
         }
     }
 }
@@ -154,7 +157,7 @@ mod tests {
         let sample = Sample::splice(&encoded(&[1, 5, 6, 7], 2..4), GEOMETRY, None)?;
         assert_eq!(sample.ids, [1, 5, 6, 7]);
         assert_eq!(sample.targets, [(1, 6), (2, 7)]);
-        assert_eq!(sample.shape(), SampleShape { tokens: 4, visual: 0, tiles: 0, targets: 2 });
+        assert_eq!(sample.shape(), SampleShape { tokens: 4, visual: 0, tiles: 0, targets: 2, before: 1 });
         Ok(())
     }
 

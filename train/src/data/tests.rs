@@ -120,7 +120,7 @@ fn both_layouts_give_the_same_records() -> TestResult {
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[0], seen[2]);
     assert_eq!(seen[0].1[..4], [3, 4, -6, 6]);
-    assert_eq!(seen[0].2[1], SampleShape { tokens: 8, visual: 4, tiles: 0, targets: 2 });
+    assert_eq!(seen[0].2[1], SampleShape { tokens: 8, visual: 4, tiles: 0, targets: 2, before: 5 });
     Ok(())
 }
 

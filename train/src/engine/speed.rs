@@ -44,11 +44,13 @@ impl StepShape {
     /// The bucket of the micro-batch, with room for the visual tokens of a picture, and with as many tiles as one may have.
     pub(crate) fn bucket(self, llava: &LlavaConfig) -> Bucket {
         let visual_tokens = llava.visual_tokens();
+        let tokens = self.tokens.max(visual_tokens + 1);
         let sample = SampleShape {
-            tokens: self.tokens.max(visual_tokens + 1) as u32,
+            tokens: tokens as u32,
             visual: visual_tokens as u32,
             tiles: llava.tiling.as_ref().map_or(0, Tiling::most_tiles) as u32,
             targets: self.targets as u32,
+            before: tokens.saturating_sub(self.targets) as u32,
         };
         Bucket::of(&vec![sample; self.batch])
     }

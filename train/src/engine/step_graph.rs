@@ -54,7 +54,7 @@ pub(crate) const BLANK: &str = "blank_latents";
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
     let frozen = given_frozen(&mut g, config, networks, shape);
-    step(&mut g, config, networks, shape, frozen);
+    step(&mut g, config, networks, shape, frozen, LastState::Needed);
     g
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn build_evaluation(config: &Config, networks: &Networks, shape: Batc
     let mut config = config.clone();
     config.lora.dropout = 0.0;
     let frozen = given_frozen(&mut g, &config, networks, shape);
-    let losses = losses(&mut g, &config, networks, shape, frozen);
+    let losses = losses(&mut g, &config, networks, shape, frozen, LastState::Needed);
     losses.output(&mut g);
     g
 }
@@ -114,7 +114,7 @@ pub(crate) fn needs_blank(config: &Config, batch: usize, images: usize) -> bool 
 pub(crate) fn build_whole(config: &Config, networks: &Networks, shape: BatchShape) -> (Graph, Vec<(String, Value)>) {
     let mut g = Graph::new();
     let frozen = (shape.images > 0).then(|| frozen(&mut g, config, networks, shape));
-    let landmarks = step(&mut g, config, networks, shape, frozen);
+    let landmarks = step(&mut g, config, networks, shape, frozen, LastState::Whole);
     (g, landmarks)
 }
 
@@ -198,6 +198,7 @@ fn step(
     networks: &Networks,
     shape: BatchShape,
     frozen: Option<Frozen>,
+    last: LastState,
 ) -> Vec<(String, Value)> {
     let scalars = g.input(SCALARS, DType::F32, &[3]);
     let scalar = |g: &mut Graph, at| {
@@ -206,7 +207,7 @@ fn step(
     };
     let (share, vra_weight, ross_weight) = (scalar(g, 0), scalar(g, 1), scalar(g, 2));
 
-    let losses = losses(g, config, networks, shape, frozen);
+    let losses = losses(g, config, networks, shape, frozen, last);
     let mut loss = losses.language.loss;
     let vra = losses.alignment.as_ref().map(|alignment| alignment.loss);
     for (part, weight) in [(vra, vra_weight), (losses.reconstruction, ross_weight)] {
@@ -227,6 +228,15 @@ fn step(
     landmarks.extend(frozen.and_then(|frozen| frozen.latents).map(|latents| ("latents".into(), latents)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
     landmarks
+}
+
+/// Where the decoder's last state is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastState {
+    /// At the positions at the end that the targets are among, if nothing but the language-model loss reads it.
+    Needed,
+    /// At all positions.
+    Whole,
 }
 
 /// The losses of a micro-batch.
@@ -250,8 +260,15 @@ impl Losses {
     }
 }
 
-fn losses(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, frozen: Option<Frozen>) -> Losses {
-    let forward = forward(g, config, networks, shape, frozen);
+fn losses(
+    g: &mut Graph,
+    config: &Config,
+    networks: &Networks,
+    shape: BatchShape,
+    frozen: Option<Frozen>,
+    last: LastState,
+) -> Losses {
+    let forward = forward(g, config, networks, shape, frozen, last);
     // Before the language-model loss: the last block of a graph is not computed again, and the head is better not.
     let reconstruction = g.scoped("loss_ross", |g| reconstruction_loss(g, config, networks, shape, &forward));
     let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
@@ -265,7 +282,7 @@ struct Forward {
     frozen: Option<Frozen>,
     /// What the projector makes of the tower's features. // ((I+J)·N, D)
     visual_tokens: Option<Value>,
-    /// All states of the decoder, the last one normalised. // L+1 of (B, T, D)
+    /// All states of the decoder, the last one normalised. // L of (B, T, D), then (B, U, D) or (B, T, D)
     states: Vec<Value>,
 }
 
@@ -293,7 +310,14 @@ pub(crate) fn trainable(config: &Config) -> Trainable {
     Trainable { alignment: all.alignment && !config.vra.projector_frozen, ..all }
 }
 
-fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, frozen: Option<Frozen>) -> Forward {
+fn forward(
+    g: &mut Graph,
+    config: &Config,
+    networks: &Networks,
+    shape: BatchShape,
+    frozen: Option<Frozen>,
+    last: LastState,
+) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
     let features = frozen.map(|frozen| frozen.features);
     let visual_tokens = features
@@ -307,7 +331,12 @@ fn forward(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShap
     let h0 = llava::embed(g, &llava.text, trainable, [shape.batch, shape.tokens], token_ids, visual);
     let residual = g.scoped("residual", |g| residual(g, config, networks, features, visual, h0));
     let adapters = trainable.adapters.then(|| adapters(g, config, shape));
-    let states = llama::hidden_states(g, &llava.text, adapters.as_ref(), residual.as_ref(), trainable, h0);
+    let layers = llava.text.layers;
+    let is_compared = config.vra.enabled && config.vra.layers.contains(&layers);
+    let reconstructs = config.ross.enabled && config.ross.layer.is_none_or(|layer| layer == layers);
+    let is_whole = is_compared || reconstructs || last == LastState::Whole;
+    let tail = if is_whole { shape.tokens } else { shape.tail };
+    let states = llama::hidden_states(g, &llava.text, adapters.as_ref(), residual.as_ref(), trainable, h0, tail);
     Forward { frozen, visual_tokens, states }
 }
 
@@ -357,7 +386,7 @@ fn language_loss(
     shape: BatchShape,
     forward: &Forward,
 ) -> Language {
-    let last = forward.states[forward.states.len() - 1];
+    let last = llama::tail(g, forward.states[forward.states.len() - 1], shape.tail);
     let positions = shape.input(g, BatchInput::TargetPositions);
     let logits = llava::logits_at(g, &networks.llava.text, trainable(config), last, positions);
     let targets = shape.input(g, BatchInput::TargetIds);

@@ -73,13 +73,14 @@ impl Context<'_> {
 
     fn problem(&self, q: Value, k: Value, causal: bool, scale: f64) -> Problem {
         let (q, k) = (self.graph.shape(q), self.graph.shape(k));
+        let [queries, keys] = [q[1], k[1]].map(|rows| rows as u32);
         Problem {
             batch: q[0] as u32,
-            queries: q[1] as u32,
-            keys: k[1] as u32,
+            queries,
+            keys,
             heads: q[2] as u32,
             groups: k[2] as u32,
-            causal,
+            ahead: if causal { keys - queries } else { keys },
             scale: scale as f32,
             q: Rows::default(),
             k: Rows::default(),
@@ -111,7 +112,9 @@ impl Context<'_> {
         target: &Target,
     ) -> Step {
         let width = self.graph.shape(self.graph.node(self.value).args[0])[3];
-        let scores = u64::from(problem.queries) * u64::from(problem.keys) / if problem.causal { 2 } else { 1 };
+        let (queries, keys) = (u64::from(problem.queries), u64::from(problem.keys));
+        let unseen = if problem.ahead < problem.keys { queries * queries / 2 } else { 0 };
+        let scores = queries * keys - unseen;
         let rows = u64::from(problem.batch) * u64::from(problem.heads);
         let flops = 2 * products * rows * scores * width as u64;
         let kernel = attention::kernel(op, width as u32, target);

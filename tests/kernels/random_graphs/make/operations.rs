@@ -297,8 +297,9 @@ impl Maker {
             3 => {
                 let (b, g, t, e) = (1 + self.below(2), 1 + self.below(2), 1 + self.below(6), 1 + self.below(8));
                 let h = g * (1 + self.below(2));
+                let s = t + self.below(4);
                 let q = self.of_shape(&[b, t, h, e]);
-                let (k, v) = (self.of_shape(&[b, t, g, e]), self.of_shape(&[b, t, g, e]));
+                let (k, v) = (self.of_shape(&[b, s, g, e]), self.of_shape(&[b, s, g, e]));
                 let [q, k, v] = [q, k, v].map(|x| self.graph.tanh(x));
                 let causal = self.chance(50);
                 self.graph.attention(q, k, v, causal, 0.5)
