@@ -3,11 +3,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::health::{from_wgpu, scoped};
-use crate::{Device, Error, host_memory};
+use crate::host_memory::{self, Pages};
+use crate::{Device, Error};
 
 /// A buffer that kernels can read and write. Clones are handles to the same memory, which is freed with the last of them.
 #[derive(Clone, Debug)]
 pub struct Buffer(Arc<Allocation>);
+
+/// A new buffer that is given its first content, before anybody else has it: where the device's memory is the host's this goes
+/// without a copy in between.
+pub struct Filling<'d> {
+    device: &'d Device,
+    buffer: Buffer,
+    pages: Option<Pages>,
+}
 
 /// How much device memory is and was in use, without what wgpu holds for a moment to carry [`Device::write`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,21 +55,20 @@ impl Device {
     /// # Errors
     /// [`Error::BufferTooLarge`], [`Error::OutOfMemory`], or [`Error::DeviceLost`].
     pub fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer, Error> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        Ok(Buffer(Arc::new(self.allocate(label, bytes, usage, false)?)))
+        Ok(self.filling(label, bytes)?.finish())
     }
 
-    /// Allocates a buffer that holds `content`.
+    /// Allocates a buffer as [`Device::buffer`] does, to be filled.
     ///
     /// # Errors
-    /// As [`Device::buffer`] and [`Device::write`].
-    pub fn buffer_with(&self, label: &str, content: &[u8]) -> Result<Buffer, Error> {
-        let buffer = self.buffer(label, content.len() as u64)?;
-        self.write(&buffer, 0, content)?;
-        Ok(buffer)
+    /// As [`Device::buffer`].
+    pub fn filling(&self, label: &str, bytes: u64) -> Result<Filling<'_>, Error> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let (allocation, pages) = self.allocate_pages(label, bytes, usage, false)?;
+        Ok(Filling { device: self, buffer: Buffer(Arc::new(allocation)), pages })
     }
 
-    /// Allocates memory of any kind; all of the crate's allocations go through here.
+    /// Allocates memory of any kind.
     pub(crate) fn allocate(
         &self,
         label: &str,
@@ -68,6 +76,17 @@ impl Device {
         usage: wgpu::BufferUsages,
         mapped: bool,
     ) -> Result<Allocation, Error> {
+        self.allocate_pages(label, bytes, usage, mapped).map(|(allocation, _)| allocation)
+    }
+
+    /// The same with its pages, where they are the host's; all of the crate's allocations go through here.
+    fn allocate_pages(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<(Allocation, Option<Pages>), Error> {
         self.check()?;
         let limit = self.target().max_buffer_bytes;
         let too_large = || Error::BufferTooLarge { what: label.to_owned(), bytes, limit };
@@ -76,16 +95,14 @@ impl Device {
             return Err(too_large());
         }
         self.accounts().enter(label, bytes)?;
-        let (raw, error) = scoped(self.raw(), || {
+        let ((raw, pages), error) = scoped(self.raw(), || {
             let memory = self.host_memory().filter(|_| usage == host_memory::USAGES && !mapped);
-            memory.and_then(|memory| memory.buffer(self.raw(), label, bytes)).unwrap_or_else(|| {
-                self.raw().create_buffer(&wgpu::BufferDescriptor {
-                    label: Some(label),
-                    size: bytes,
-                    usage,
-                    mapped_at_creation: mapped,
-                })
-            })
+            if let Some((raw, pages)) = memory.and_then(|memory| memory.buffer(self.raw(), label, bytes)) {
+                return (raw, Some(pages));
+            }
+            let descriptor =
+                wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: mapped };
+            (self.raw().create_buffer(&descriptor), None)
         });
         // Made before the errors are looked at, so that its drop takes a failed allocation out of the books again.
         let allocation = Allocation { raw, label: label.to_owned(), bytes, accounts: Arc::clone(self.accounts()) };
@@ -94,7 +111,25 @@ impl Device {
             return Err(from_wgpu(error, label, bytes, in_use));
         }
         self.check()?;
-        Ok(allocation)
+        Ok((allocation, pages))
+    }
+}
+
+impl Filling<'_> {
+    /// Copies `content` to the buffer from byte `offset` on. A last incomplete word is filled up with zeros.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub fn write(&mut self, offset: u64, content: &[u8]) -> Result<(), Error> {
+        let Some(pages) = &mut self.pages else { return self.device.write(&self.buffer, offset, content) };
+        self.buffer.check_words(offset, (content.len() as u64).next_multiple_of(4))?;
+        pages.write(offset, content);
+        self.device.check()
+    }
+
+    /// The buffer, as it was filled; zeros elsewhere.
+    pub fn finish(self) -> Buffer {
+        self.buffer
     }
 }
 

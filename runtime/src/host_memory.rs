@@ -34,6 +34,8 @@ const SMALLEST: u64 = 64 << 10;
 pub(crate) struct HostMemory {
     device: ash::Device,
     import: ext::external_memory_host::Device,
+    /// Types of memory that host and device see alike, as bits.
+    coherent: u32,
     /// The block with room at its end, and where that begins.
     last: Mutex<Option<(Arc<Block>, u64)>>,
 }
@@ -43,6 +45,14 @@ struct Block {
     device: ash::Device,
     memory: vk::DeviceMemory,
     pages: MmapMut,
+}
+
+/// A new buffer's memory, before anybody uses the buffer.
+pub(crate) struct Pages {
+    block: Arc<Block>,
+    /// Of the buffer in the block, and its size.
+    offset: u64,
+    bytes: u64,
 }
 
 /// Opens `adapter` so that its buffers can lie in imported memory. None where it cannot do that, or not be opened.
@@ -61,17 +71,24 @@ pub(crate) fn request_device(
     // adapter supports and changes nothing else.
     let opened = unsafe { hal.open_with_callback(features, limits, &descriptor.memory_hints, Some(extend)) }.ok()?;
     let device = opened.device.raw_device().clone();
-    let import = ext::external_memory_host::Device::new(hal.shared_instance().raw_instance(), &device);
+    let instance = hal.shared_instance().raw_instance();
+    let import = ext::external_memory_host::Device::new(instance, &device);
+    // SAFETY: the adapter's handle is its instance's.
+    let memory = unsafe { instance.get_physical_device_memory_properties(hal.raw_physical_device()) };
+    let coherent = memory.memory_types_as_slice().iter().enumerate().filter(|(_, one)| {
+        one.property_flags.contains(vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT)
+    });
+    let coherent = coherent.fold(0, |types, (index, _)| types | 1 << index);
     drop(hal);
     // SAFETY: `opened` was just made from this adapter, with the features of `descriptor`.
     let (raw, queue) = unsafe { adapter.create_device_from_hal(opened, descriptor) }.ok()?;
-    Some((raw, queue, HostMemory { device, import, last: Mutex::default() }))
+    Some((raw, queue, HostMemory { device, import, coherent, last: Mutex::default() }))
 }
 
 impl HostMemory {
-    /// A buffer of `bytes` zeros for [`USAGES`] of `owner`, the device that came with this. None where that is not to be had, or
-    /// not worth it.
-    pub(crate) fn buffer(&self, owner: &wgpu::Device, label: &str, bytes: u64) -> Option<wgpu::Buffer> {
+    /// A buffer of `bytes` zeros for [`USAGES`] of `owner`, the device that came with this, and what may be written to before it
+    /// is used. None where that is not to be had, or not worth it.
+    pub(crate) fn buffer(&self, owner: &wgpu::Device, label: &str, bytes: u64) -> Option<(wgpu::Buffer, Pages)> {
         if bytes < SMALLEST {
             return None;
         }
@@ -90,6 +107,7 @@ impl HostMemory {
             return None;
         };
         let device = self.device.clone();
+        let pages = Pages { block: Arc::clone(&block), offset, bytes };
         let release = Box::new(move || {
             // SAFETY: wgpu calls this once nothing uses the buffer any more, and before it destroys the device.
             unsafe { device.destroy_buffer(buffer, None) };
@@ -101,7 +119,7 @@ impl HostMemory {
         let hal = unsafe { wgpu::hal::vulkan::Buffer::from_raw_externally_owned(buffer, release) };
         // SAFETY: the buffer is of this device, as large as `descriptor` says and for the same uses, bound to memory that
         // stays as long, and zero: its part of the block was handed out once, as the system gave it.
-        Some(unsafe { owner.create_buffer_from_hal::<Vulkan>(hal, &descriptor) })
+        Some((unsafe { owner.create_buffer_from_hal::<Vulkan>(hal, &descriptor) }, pages))
     }
 
     /// Binds a new buffer to memory that it does not share: a block, and the offset in it.
@@ -131,7 +149,7 @@ impl HostMemory {
         let ask = self.import.fp().get_memory_host_pointer_properties_ext;
         // SAFETY: `start` is the start of a mapping, and `suits` what the call fills.
         unsafe { ask(self.device.handle(), HANDLE, start, &mut suits) }.result().ok()?;
-        let types = suits.memory_type_bits & needs.memory_type_bits;
+        let types = suits.memory_type_bits & needs.memory_type_bits & self.coherent;
         if types == 0 || needs.alignment > PAGE {
             return None;
         }
@@ -141,9 +159,22 @@ impl HostMemory {
             .memory_type_index(types.trailing_zeros())
             .push_next(&mut import);
         // SAFETY: start and size are those of a mapping, multiples of any page, which outlives the memory (`Block::drop`). Its
-        // content is only ever touched by the device.
+        // content is only ever touched by the device, and by `Pages` before the device knows of it.
         let memory = unsafe { self.device.allocate_memory(&info, None) }.ok()?;
         Some(Block { device: self.device.clone(), memory, pages })
+    }
+}
+
+impl Pages {
+    /// Copies `content` to byte `at` of the buffer and onwards; what does not fit is left out. The device sees it in all work that
+    /// is submitted afterwards.
+    pub(crate) fn write(&mut self, at: u64, content: &[u8]) {
+        let room = self.bytes.saturating_sub(at).min(content.len() as u64) as usize;
+        let start = self.block.pages.as_ptr().cast_mut();
+        // SAFETY: the bytes are in the mapping, in a part of it that belongs to one buffer, which `self` is the only way to
+        // write to: it is handed out once, with a buffer that nobody uses while it is there. `content` is not in the mapping,
+        // which nobody borrows.
+        unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), start.add((self.offset + at) as usize), room) };
     }
 }
 

@@ -6,6 +6,9 @@ pub(crate) const USAGES: wgpu::BufferUsages = wgpu::BufferUsages::empty();
 /// Memory that does not exist.
 pub(crate) enum HostMemory {}
 
+/// A part of it.
+pub(crate) enum Pages {}
+
 /// Leaves it to wgpu.
 pub(crate) fn request_device(
     _: &wgpu::Adapter,
@@ -16,7 +19,14 @@ pub(crate) fn request_device(
 
 impl HostMemory {
     /// Cannot be called.
-    pub(crate) fn buffer(&self, _: &wgpu::Device, _: &str, _: u64) -> Option<wgpu::Buffer> {
+    pub(crate) fn buffer(&self, _: &wgpu::Device, _: &str, _: u64) -> Option<(wgpu::Buffer, Pages)> {
+        match *self {}
+    }
+}
+
+impl Pages {
+    /// Cannot be called.
+    pub(crate) fn write(&mut self, _: u64, _: &[u8]) {
         match *self {}
     }
 }

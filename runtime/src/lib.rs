@@ -37,7 +37,7 @@ mod transfer;
 mod trusted;
 
 pub use adapter::{AdapterChoice, AdapterKind, AdapterReport, Backend, UnknownBackend, list};
-pub use buffer::{Buffer, MemoryUsage};
+pub use buffer::{Buffer, Filling, MemoryUsage};
 pub use capabilities::CooperativeShape;
 pub use device::{Checks, Device, DeviceOptions};
 pub use error::Error;

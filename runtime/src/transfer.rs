@@ -58,17 +58,6 @@ impl Device {
         self.check()
     }
 
-    /// Fills `bytes` bytes of `buffer` from `offset` on with zeros.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Unaligned`], [`Error::DeviceLost`].
-    pub fn zero(&self, buffer: &Buffer, offset: u64, bytes: u64) -> Result<(), Error> {
-        buffer.check_words(offset, bytes)?;
-        let mut encoder = self.raw().create_command_encoder(&Default::default());
-        encoder.clear_buffer(buffer.raw(), offset, Some(bytes));
-        self.submit(Some(encoder.finish())).map(|_| ())
-    }
-
     /// Waits for all submitted work and returns the bytes of `range`.
     ///
     /// # Errors

@@ -207,8 +207,34 @@ fn transfers_of_any_size_and_place() {
         device.read(&buffer, end - 2..end + 3).unwrap(),
         [content[content.len() - 2..].to_vec(), vec![0; 3]].concat()
     );
-    device.zero(&buffer, 16, 8).unwrap();
-    assert_eq!(device.read(&buffer, 15..25).unwrap(), [&content[7..8], &[0; 8], &content[16..17]].concat());
+}
+
+/// Small and large, from several threads, and with an incomplete last word; what is written later comes after it.
+#[test]
+fn buffers_are_filled_before_they_are_used() {
+    const SIZES: [usize; 4] = [40, 65_536, 70_003, 5 << 20];
+    let device = device();
+    let content = |bytes: usize| (0..bytes).map(|i| (i * 7 % 251) as u8).collect::<Vec<u8>>();
+    let owner = &device;
+    let buffers = std::thread::scope(|scope| {
+        let threads = SIZES.map(|bytes| {
+            scope.spawn(move || {
+                let mut filling = owner.filling("filled", bytes as u64 + 100).unwrap();
+                filling.write(8, &content(bytes)).unwrap();
+                filling.write(0, &[9; 8]).unwrap();
+                assert!(matches!(filling.write(bytes as u64 + 120, &[1; 4]), Err(Error::OutOfRange { .. })));
+                assert!(matches!(filling.write(2, &[1; 4]), Err(Error::Unaligned { .. })));
+                filling.finish()
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for (buffer, bytes) in buffers.iter().zip(SIZES) {
+        let found = device.read(buffer, 0..bytes as u64 + 100).unwrap();
+        assert!(found == [vec![9; 8], content(bytes), vec![0; 92]].concat(), "{bytes} B");
+        device.write(buffer, 4, &[1; 4]).unwrap();
+        assert_eq!(device.read(buffer, 0..12).unwrap(), [vec![9; 4], vec![1; 4], content(4)].concat());
+    }
 }
 
 /// Also where others have been before, beside others, and in more memory than is taken from the system at a time.

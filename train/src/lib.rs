@@ -24,6 +24,7 @@ pub mod engine;
 pub mod error;
 pub mod measure;
 pub mod objectives;
+mod parallel;
 mod random;
 pub mod run;
 pub mod store;

@@ -16,7 +16,7 @@ const MODULE_STD: f64 = 0.02;
 pub(crate) type Take<'t> = &'t mut dyn FnMut(&[f32]) -> Result<()>;
 
 /// Where a session's tensors get their first content from.
-pub(crate) trait Contents {
+pub(crate) trait Contents: Sync {
     /// Gives the content of a frozen leaf, row-major and in pieces.
     fn frozen(&self, name: &str, ty: &TensorType, take: Take<'_>) -> Result<()>;
 

@@ -31,6 +31,7 @@ use crate::data::{Bucket, MicroBatch, VraWeight};
 use crate::error::{Error, Result};
 use crate::measure::Profiler;
 use crate::objectives::layer_output;
+use crate::parallel;
 use crate::run::Outcome;
 use features::{Cache, Features, Keep};
 pub(crate) use memory::total_memory;
@@ -172,20 +173,18 @@ impl Session {
         let Extent { buckets, evaluated, steps, keep } = *extent;
         let config = config.clone();
         let layout = layout_of(&config, networks, device.target());
-        let mut plans = Vec::new();
-        for &bucket in buckets {
+        let step = |&bucket: &Bucket| {
             let (graph, options) = step_plan_source(&config, networks, &layout, bucket, device.target());
-            plans.push((bucket, compile(&graph, &options)?));
-        }
-        let mut evaluations = Vec::new();
-        for &bucket in evaluated {
+            Ok((bucket, compile(&graph, &options)?))
+        };
+        let plans = parallel::map(buckets, step)?;
+        let evaluation = |&bucket: &Bucket| {
             let (graph, options) = evaluate::source(&config, networks, &layout, bucket, device.target());
-            evaluations.push((bucket, compile(&graph, &options)?));
-        }
-        let mut frozen = Vec::new();
-        for (what, graph, options) in features::sources(&config, networks, &(buckets | evaluated), device.target()) {
-            frozen.push((what, compile(&graph, &options)?));
-        }
+            Ok((bucket, compile(&graph, &options)?))
+        };
+        let evaluations = parallel::map(evaluated, evaluation)?;
+        let frozen = features::sources(&config, networks, &(buckets | evaluated), device.target());
+        let frozen = parallel::map(frozen, |(what, graph, options)| Ok((what, compile(&graph, &options)?)))?;
         let loss_scale = stored::loss_scale(&config, device.target());
         let update = update_graph::build(&config.train, &layout, loss_scale);
         let update = compile(&update, &Options::new(device.target().clone()))?;
@@ -198,10 +197,8 @@ impl Session {
             of_buckets.chain(frozen.iter().map(|(_, plan)| plan)).chain([&update])
         };
         device.prepare(every())?;
-        for plan in every() {
-            slots.reserve(plan);
-            allocate_ports(contents, device, plan, &mut buffers)?;
-        }
+        every().for_each(|plan| slots.reserve(plan));
+        allocate_ports(contents, device, every(), &mut buffers)?;
         let bind = |plan: &Plan, slots: &mut SlotPool| {
             Executable::new(device, plan, &|name: &str| buffers.get(name).cloned(), slots)
         };

@@ -1,5 +1,6 @@
 //! How frozen tensors are stored on the device, and how their content gets there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use viral_compiler::passes::tables;
@@ -7,7 +8,7 @@ use viral_compiler::storage;
 use viral_compiler::types::{DType, TensorType};
 use viral_compiler::{DeviceClass, Graph, Options, Target};
 use viral_model::graph::{LeafSource, Origin};
-use viral_runtime::{Buffer, Device};
+use viral_runtime::Filling;
 
 use super::init::Contents;
 use crate::config::{Base, Config, Precision};
@@ -92,28 +93,19 @@ fn base(config: &Config) -> DType {
     }
 }
 
-/// A new buffer with a frozen tensor, in its type. Whatever its size, only a piece of it is in host memory at a time.
-pub(crate) fn upload(
-    contents: &dyn Contents,
-    device: &Device,
-    buffer: &str,
-    name: &str,
-    ty: &TensorType,
-) -> Result<Buffer> {
-    let buffer = device.buffer(buffer, ty.bytes())?;
+/// Fills a buffer with a frozen tensor, in its type. Whatever its size, only a piece of it is in host memory at a time.
+pub(crate) fn upload(contents: &dyn Contents, buffer: &mut Filling<'_>, name: &str, ty: &TensorType) -> Result<()> {
     if let Some(block) = contents.repeated(name, ty) {
-        fill(device, &buffer, ty, &block)?;
-        return Ok(buffer);
+        return fill(buffer, ty, &block);
     }
-    let mut writer = Writer { device, buffer: &buffer, ty, rest: Vec::new(), at: 0 };
+    let mut writer = Writer { buffer, ty, rest: Vec::new(), at: 0 };
     contents.frozen(name, ty, &mut |values| writer.take(values))?;
-    writer.finish(name)?;
-    Ok(buffer)
+    writer.finish(name)
 }
 
 /// Writes a tensor that is one block again and again, whole blocks of every storage type: it is converted once.
-fn fill(device: &Device, buffer: &Buffer, ty: &TensorType, block: &[f32]) -> Result<()> {
-    let bytes = storage::encode(ty.dtype, block);
+fn fill(buffer: &mut Filling<'_>, ty: &TensorType, block: &[f32]) -> Result<()> {
+    let bytes = encoded(ty.dtype, block);
     let (elements, scales) = bytes.split_at(ty.dtype.element_bytes(block.len()) as usize);
     let all = ty.dtype.element_bytes(ty.len());
     for (part, range) in [(elements, 0..all), (scales, all..ty.bytes())] {
@@ -123,24 +115,31 @@ fn fill(device: &Device, buffer: &Buffer, ty: &TensorType, block: &[f32]) -> Res
         let piece = part.repeat((FILL / part.len()).max(1));
         for at in range.clone().step_by(piece.len()) {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
-            device.write(buffer, at, &piece[..piece.len().min(left)])?;
+            buffer.write(at, &piece[..piece.len().min(left)])?;
         }
     }
     Ok(())
 }
 
+/// Numbers as they are stored.
+fn encoded(dtype: DType, values: &[f32]) -> Cow<'_, [u8]> {
+    match dtype {
+        DType::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
+        _ => Cow::Owned(storage::encode(dtype, values)),
+    }
+}
+
 /// Converts and writes a tensor piece by piece.
-struct Writer<'d> {
-    device: &'d Device,
-    buffer: &'d Buffer,
-    ty: &'d TensorType,
+struct Writer<'w, 'd> {
+    buffer: &'w mut Filling<'d>,
+    ty: &'w TensorType,
     /// Elements that do not fill a block yet.
     rest: Vec<f32>,
     /// Elements written.
     at: usize,
 }
 
-impl Writer<'_> {
+impl Writer<'_, '_> {
     fn take(&mut self, mut values: &[f32]) -> Result<()> {
         if !self.rest.is_empty() {
             let missing = (DType::BLOCK - self.rest.len()).min(values.len());
@@ -158,12 +157,12 @@ impl Writer<'_> {
 
     fn write(&mut self, values: &[f32]) -> Result<()> {
         let dtype = self.ty.dtype;
-        let bytes = storage::encode(dtype, values);
+        let bytes = encoded(dtype, values);
         let (elements, scales) = bytes.split_at(dtype.element_bytes(values.len()) as usize);
-        self.device.write(self.buffer, dtype.element_bytes(self.at), elements)?;
+        self.buffer.write(dtype.element_bytes(self.at), elements)?;
         if !scales.is_empty() {
             let first = 4 * (self.at / DType::BLOCK) as u64;
-            self.device.write(self.buffer, dtype.element_bytes(self.ty.len()) + first, scales)?;
+            self.buffer.write(dtype.element_bytes(self.ty.len()) + first, scales)?;
         }
         self.at += values.len();
         Ok(())

@@ -1,15 +1,15 @@
 //! The device memory of a session: flat state, inputs and results, frozen tensors.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use viral_compiler::plan::{BufferRole, MemoryReport, Plan, Port};
-use viral_runtime::{Buffer, Device, READ_STAGING_BYTES, SlotPool, StreamOptions};
+use viral_runtime::{Buffer, Device, Filling, READ_STAGING_BYTES, SlotPool, StreamOptions};
 
 use crate::engine::init::Contents;
 use crate::engine::layout::{Flat, Layout};
 use crate::engine::stored::upload;
 use crate::error::Result;
+use crate::parallel;
 
 /// Allocates the flat buffers and gives trained tensors their first values.
 pub(super) fn allocate_state(
@@ -21,41 +21,46 @@ pub(super) fn allocate_state(
     for index in 0..layout.groups.len() {
         for &flat in Flat::all(layout.moments) {
             let name = flat.buffer(index);
-            let bytes = layout.bytes(flat, index);
-            let buffer = device.buffer(&name, bytes)?;
-            device.zero(&buffer, 0, bytes)?;
-            buffers.insert(name, buffer);
+            let mut buffer = device.filling(&name, layout.bytes(flat, index))?;
+            for entry in layout.entries.iter().filter(|entry| flat == Flat::Param && entry.group == index) {
+                let values = contents.value(&entry.name, &entry.ty)?;
+                buffer.write(entry.offset, bytemuck::cast_slice(&values))?;
+            }
+            buffers.insert(name, buffer.finish());
         }
-    }
-    for entry in &layout.entries {
-        let values = contents.value(&entry.name, &entry.ty)?;
-        device.write(&buffers[&Flat::Param.buffer(entry.group)], entry.offset, bytemuck::cast_slice(&values))?;
     }
     Ok(())
 }
 
-/// Allocates inputs and outputs of a plan, and uploads its frozen tensors, as far as earlier plans have not.
-pub(super) fn allocate_ports(
+/// Allocates inputs and outputs of all plans, and the frozen tensors, which are uploaded on all cores.
+pub(super) fn allocate_ports<'p>(
     contents: &dyn Contents,
     device: &Device,
-    plan: &Plan,
+    plans: impl Iterator<Item = &'p Plan>,
     buffers: &mut HashMap<String, Buffer>,
 ) -> Result<()> {
-    for port in plan.inputs.iter().chain(&plan.outputs) {
-        let name = buffer_name(plan, port);
-        let bytes = port.bind.bytes.next_multiple_of(16);
-        // Plans of different shapes share an input's buffer, which has the size of the largest.
-        if buffers.get(&name).is_none_or(|known| known.bytes() < bytes) {
-            buffers.insert(name.clone(), device.buffer(&name, bytes)?);
+    let mut frozen: BTreeMap<String, (Filling<'_>, &Port)> = BTreeMap::new();
+    for plan in plans {
+        for port in plan.inputs.iter().chain(&plan.outputs) {
+            let name = buffer_name(plan, port);
+            let bytes = port.bind.bytes.next_multiple_of(16);
+            // Plans of different shapes share an input's buffer, which has the size of the largest.
+            if buffers.get(&name).is_none_or(|known| known.bytes() < bytes) {
+                buffers.insert(name.clone(), device.buffer(&name, bytes)?);
+            }
+        }
+        for port in &plan.state {
+            let name = buffer_name(plan, port);
+            if !buffers.contains_key(&name) && !frozen.contains_key(&name) {
+                let buffer = device.filling(&name, port.ty.bytes())?;
+                frozen.insert(name, (buffer, port));
+            }
         }
     }
-    for port in &plan.state {
-        let name = buffer_name(plan, port);
-        if let Entry::Vacant(place) = buffers.entry(name) {
-            let buffer = upload(contents, device, place.key(), &port.name, &port.ty)?;
-            place.insert(buffer);
-        }
-    }
+    buffers.extend(parallel::map(frozen, |(name, (mut buffer, port))| {
+        upload(contents, &mut buffer, &port.name, &port.ty)?;
+        Ok((name, buffer.finish()))
+    })?);
     Ok(())
 }
 
