@@ -10,8 +10,8 @@ use super::sample::{Geometry, Prepare};
 use super::sampler::StepPlan;
 use crate::error::{Error, Result};
 
-/// Finished micro-batches that a worker keeps ready.
-const READY: usize = 2;
+/// Finished micro-batches that a worker keeps ready, beside the one in its hands. Pixels are most of what they take.
+const READY: usize = 1;
 
 /// One micro-batch with its place in the run.
 #[derive(Clone, Debug)]
