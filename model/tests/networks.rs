@@ -84,7 +84,7 @@ fn the_last_state_may_be_that_of_the_last_positions() {
         let (adapters, policy) = (Some(&fixture.adapters), Trainable::LORA);
         let residual = Residual { layers: vec![config.layers], value: h0 };
         let h = *llama::hidden_states(&mut g, config, adapters, Some(&residual), policy, h0, tail).last().unwrap();
-        let h = llama::tail(&mut g, h, wanted);
+        let h = llama::tail(&mut g, h, 1, wanted);
         g.output("h", h);
         let squares = g.mul(h, h);
         let loss = g.sum_all(squares);

@@ -122,8 +122,10 @@ impl Filling<'_> {
     /// As [`Device::write`].
     pub fn write(&mut self, offset: u64, content: &[u8]) -> Result<(), Error> {
         let Some(pages) = &mut self.pages else { return self.device.write(&self.buffer, offset, content) };
-        self.buffer.check_words(offset, (content.len() as u64).next_multiple_of(4))?;
+        let (bytes, words) = (content.len(), content.len().next_multiple_of(4));
+        self.buffer.check_words(offset, words as u64)?;
         pages.write(offset, content);
+        pages.write(offset + bytes as u64, &[0; 3][..words - bytes]);
         self.device.check()
     }
 

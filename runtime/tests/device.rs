@@ -221,7 +221,8 @@ fn buffers_are_filled_before_they_are_used() {
             scope.spawn(move || {
                 let mut filling = owner.filling("filled", bytes as u64 + 100).unwrap();
                 filling.write(8, &content(bytes)).unwrap();
-                filling.write(0, &[9; 8]).unwrap();
+                filling.write(0, &[8; 8]).unwrap();
+                filling.write(0, &[9; 5]).unwrap();
                 assert!(matches!(filling.write(bytes as u64 + 120, &[1; 4]), Err(Error::OutOfRange { .. })));
                 assert!(matches!(filling.write(2, &[1; 4]), Err(Error::Unaligned { .. })));
                 filling.finish()
@@ -231,7 +232,7 @@ fn buffers_are_filled_before_they_are_used() {
     });
     for (buffer, bytes) in buffers.iter().zip(SIZES) {
         let found = device.read(buffer, 0..bytes as u64 + 100).unwrap();
-        assert!(found == [vec![9; 8], content(bytes), vec![0; 92]].concat(), "{bytes} B");
+        assert!(found == [vec![9; 5], vec![0; 3], content(bytes), vec![0; 92]].concat(), "{bytes} B");
         device.write(buffer, 4, &[1; 4]).unwrap();
         assert_eq!(device.read(buffer, 0..12).unwrap(), [vec![9; 4], vec![1; 4], content(4)].concat());
     }

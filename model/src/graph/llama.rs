@@ -44,7 +44,7 @@ pub fn hidden_states(
         if let Some(residual) = residual.filter(|residual| residual.layers.contains(&(index + 1))) {
             h = g.scoped("residual", |g| {
                 let [_, positions] = extents(g, h);
-                let value = self::tail(g, residual.value, positions);
+                let value = self::tail(g, residual.value, 1, positions);
                 g.add(h, value)
             });
         }
@@ -53,10 +53,10 @@ pub fn hidden_states(
     states
 }
 
-/// The last `positions` of `x (B, T, ..)`.
-pub fn tail(g: &mut Graph, x: Value, positions: usize) -> Value {
-    let [_, all] = extents(g, x);
-    g.slice(x, 1, all.saturating_sub(positions), positions)
+/// The last `positions` along an axis.
+pub fn tail(g: &mut Graph, x: Value, axis: usize, positions: usize) -> Value {
+    let all = g.shape(x).get(axis).copied().unwrap_or(positions);
+    g.slice(x, axis, all.saturating_sub(positions), positions)
 }
 
 /// What all layers have in common.
@@ -73,7 +73,7 @@ impl Decoder<'_> {
         let eps = self.config.rms_norm_eps;
         let normed = g.scoped("input_layernorm", |g| leaves.rms_norm(g, "input_layernorm", h, eps));
         let attended = self.attention(g, leaves, normed, queries);
-        let h = tail(g, h, queries);
+        let h = tail(g, h, 1, queries);
         let h = g.add(h, attended);
         let normed = g.scoped("post_attention_layernorm", |g| leaves.rms_norm(g, "post_attention_layernorm", h, eps));
         let fed = self.mlp(g, leaves, normed);
@@ -83,7 +83,7 @@ impl Decoder<'_> {
     /// Causal attention with rotary positions over `x (B, T, D)`, of its last positions. // (B, queries, D)
     fn attention(&self, g: &mut Graph, leaves: &Leaves, x: Value, queries: usize) -> Value {
         let c = self.config;
-        let asking = tail(g, x, queries);
+        let asking = tail(g, x, 1, queries);
         let shape = g.shape(asking).to_vec();
         let [(x, _), (asking, _)] = [x, asking].map(|x| g.flatten_rows(x)); // (B·T, D), (B·queries, D)
         let tables = [RopePart::Cos, RopePart::Sin].map(|part| self.rope_table(g, part)); // (T, E/2)
@@ -94,8 +94,7 @@ impl Decoder<'_> {
             let [q, k, v] = [(q, queries, c.heads), (k, self.tokens, c.kv_heads), (v, self.tokens, c.kv_heads)]
                 .map(|(x, positions, heads)| g.reshape(x, &[self.batch, positions, heads, c.head_dim]));
             let [q, k] = [(q, queries), (k, self.tokens)].map(|(x, positions)| {
-                let [cos, sin] =
-                    tables.map(|table| g.slice(table, 0, self.tokens.saturating_sub(positions), positions));
+                let [cos, sin] = tables.map(|table| tail(g, table, 0, positions));
                 g.rope(x, cos, sin)
             });
             let y = g.attention(q, k, v, true, (c.head_dim as f64).powf(-0.5)); // (B, queries, H, E)

@@ -19,9 +19,10 @@ const MIN_TAIL: usize = 32;
 ///
 /// Lengths are rounded up here and nowhere else: tokens to a multiple of 8 up to 512, of 16 up to 1024, of 32 above, which
 /// wastes at most a sixteenth of the rows from 128 tokens on and half of that on average; targets, of which only the
-/// head and the cross-entropy see the padding, to a multiple of 16 up to 128 and of an eighth of a power of two above; the positions
-/// of the last layer, a small part of the work, to a power of two. Batch and images are exact: a row of padding would cost a whole sequence, a picture of padding a whole run of the vision encoder. Tiles, of which a picture may have any of
-/// several numbers, are exact up to 8 and then rounded to an eighth of a power of two.
+/// head and the cross-entropy see the padding, to a multiple of 16 up to 128 and of an eighth of a power of two above; the
+/// positions of the last layer, a small part of the work, to a power of two. Batch and images are exact: a row of padding
+/// would cost a whole sequence, a picture of padding a whole run of the vision encoder. Tiles, of which a picture may have
+/// any of several numbers, are exact up to 8 and then rounded to an eighth of a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
     /// Samples (B).

@@ -54,7 +54,8 @@ pub(crate) const BLANK: &str = "blank_latents";
 pub(crate) fn build(config: &Config, networks: &Networks, shape: BatchShape) -> Graph {
     let mut g = Graph::new();
     let frozen = given_frozen(&mut g, config, networks, shape);
-    step(&mut g, config, networks, shape, frozen, LastState::Needed);
+    let forward = forward(&mut g, config, networks, shape, frozen, needed_tail(config, networks, shape));
+    step(&mut g, config, networks, shape, forward);
     g
 }
 
@@ -64,7 +65,8 @@ pub(crate) fn build_evaluation(config: &Config, networks: &Networks, shape: Batc
     let mut config = config.clone();
     config.lora.dropout = 0.0;
     let frozen = given_frozen(&mut g, &config, networks, shape);
-    let losses = losses(&mut g, &config, networks, shape, frozen, LastState::Needed);
+    let forward = forward(&mut g, &config, networks, shape, frozen, needed_tail(&config, networks, shape));
+    let losses = losses(&mut g, &config, networks, shape, forward);
     losses.output(&mut g);
     g
 }
@@ -114,7 +116,8 @@ pub(crate) fn needs_blank(config: &Config, batch: usize, images: usize) -> bool 
 pub(crate) fn build_whole(config: &Config, networks: &Networks, shape: BatchShape) -> (Graph, Vec<(String, Value)>) {
     let mut g = Graph::new();
     let frozen = (shape.images > 0).then(|| frozen(&mut g, config, networks, shape));
-    let landmarks = step(&mut g, config, networks, shape, frozen, LastState::Whole);
+    let forward = forward(&mut g, config, networks, shape, frozen, shape.tokens);
+    let landmarks = step(&mut g, config, networks, shape, forward);
     (g, landmarks)
 }
 
@@ -197,8 +200,7 @@ fn step(
     config: &Config,
     networks: &Networks,
     shape: BatchShape,
-    frozen: Option<Frozen>,
-    last: LastState,
+    forward: Forward,
 ) -> Vec<(String, Value)> {
     let scalars = g.input(SCALARS, DType::F32, &[3]);
     let scalar = |g: &mut Graph, at| {
@@ -207,7 +209,7 @@ fn step(
     };
     let (share, vra_weight, ross_weight) = (scalar(g, 0), scalar(g, 1), scalar(g, 2));
 
-    let losses = losses(g, config, networks, shape, frozen, last);
+    let losses = losses(g, config, networks, shape, forward);
     let mut loss = losses.language.loss;
     let vra = losses.alignment.as_ref().map(|alignment| alignment.loss);
     for (part, weight) in [(vra, vra_weight), (losses.reconstruction, ross_weight)] {
@@ -221,6 +223,7 @@ fn step(
     losses.output(g);
 
     let Losses { forward, language, alignment, .. } = losses;
+    let frozen = forward.frozen;
     let states = forward.states.iter().enumerate().map(|(index, &state)| (format!("hidden.{index}"), state));
     let mut landmarks: Vec<(String, Value)> = states.collect();
     landmarks.push(("logits".into(), language.logits));
@@ -228,15 +231,6 @@ fn step(
     landmarks.extend(frozen.and_then(|frozen| frozen.latents).map(|latents| ("latents".into(), latents)));
     landmarks.extend(alignment.map(|alignment| ("targets".into(), alignment.targets)));
     landmarks
-}
-
-/// Where the decoder's last state is computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LastState {
-    /// At the positions at the end that the targets are among, if nothing but the language-model loss reads it.
-    Needed,
-    /// At all positions.
-    Whole,
 }
 
 /// The losses of a micro-batch.
@@ -260,15 +254,7 @@ impl Losses {
     }
 }
 
-fn losses(
-    g: &mut Graph,
-    config: &Config,
-    networks: &Networks,
-    shape: BatchShape,
-    frozen: Option<Frozen>,
-    last: LastState,
-) -> Losses {
-    let forward = forward(g, config, networks, shape, frozen, last);
+fn losses(g: &mut Graph, config: &Config, networks: &Networks, shape: BatchShape, forward: Forward) -> Losses {
     // Before the language-model loss: the last block of a graph is not computed again, and the head is better not.
     let reconstruction = g.scoped("loss_ross", |g| reconstruction_loss(g, config, networks, shape, &forward));
     let language = g.scoped("loss_lm", |g| language_loss(g, config, networks, shape, &forward));
@@ -282,7 +268,7 @@ struct Forward {
     frozen: Option<Frozen>,
     /// What the projector makes of the tower's features. // ((I+J)·N, D)
     visual_tokens: Option<Value>,
-    /// All states of the decoder, the last one normalised. // L of (B, T, D), then (B, U, D) or (B, T, D)
+    /// All states of the decoder, the last one normalised. // L of (B, T, D), then (B, tail, D)
     states: Vec<Value>,
 }
 
@@ -310,13 +296,28 @@ pub(crate) fn trainable(config: &Config) -> Trainable {
     Trainable { alignment: all.alignment && !config.vra.projector_frozen, ..all }
 }
 
+/// How many positions at the end of a sequence the losses read of the decoder's last state: those that the targets are
+/// among, or all, where it is aligned or reconstructed from.
+fn needed_tail(config: &Config, networks: &Networks, shape: BatchShape) -> usize {
+    let last = networks.llava.text.layers;
+    let is_aligned = config.vra.enabled && config.vra.layers.contains(&last);
+    let is_source = reconstructs(config, shape.batch, shape.images) && source_of_ross(config, last) == last;
+    if is_aligned || is_source { shape.tokens } else { shape.tail }
+}
+
+/// The state that pictures are reconstructed from; the last one, where nothing else is asked for.
+fn source_of_ross(config: &Config, last: usize) -> usize {
+    config.ross.layer.unwrap_or(last)
+}
+
+/// The last state is that of the last `tail` positions.
 fn forward(
     g: &mut Graph,
     config: &Config,
     networks: &Networks,
     shape: BatchShape,
     frozen: Option<Frozen>,
-    last: LastState,
+    tail: usize,
 ) -> Forward {
     let (llava, trainable) = (&networks.llava, trainable(config));
     let features = frozen.map(|frozen| frozen.features);
@@ -331,11 +332,6 @@ fn forward(
     let h0 = llava::embed(g, &llava.text, trainable, [shape.batch, shape.tokens], token_ids, visual);
     let residual = g.scoped("residual", |g| residual(g, config, networks, features, visual, h0));
     let adapters = trainable.adapters.then(|| adapters(g, config, shape));
-    let layers = llava.text.layers;
-    let is_compared = config.vra.enabled && config.vra.layers.contains(&layers);
-    let reconstructs = config.ross.enabled && config.ross.layer.is_none_or(|layer| layer == layers);
-    let is_whole = is_compared || reconstructs || last == LastState::Whole;
-    let tail = if is_whole { shape.tokens } else { shape.tail };
     let states = llama::hidden_states(g, &llava.text, adapters.as_ref(), residual.as_ref(), trainable, h0, tail);
     Forward { frozen, visual_tokens, states }
 }
@@ -386,7 +382,7 @@ fn language_loss(
     shape: BatchShape,
     forward: &Forward,
 ) -> Language {
-    let last = llama::tail(g, forward.states[forward.states.len() - 1], shape.tail);
+    let last = llama::tail(g, forward.states[forward.states.len() - 1], 1, shape.tail);
     let positions = shape.input(g, BatchInput::TargetPositions);
     let logits = llava::logits_at(g, &networks.llava.text, trainable(config), last, positions);
     let targets = shape.input(g, BatchInput::TargetIds);
@@ -437,7 +433,7 @@ fn reconstruction_loss(
         let chosen = g.gather(all, pictures, false); // (B, N·2·C)
         posterior = g.reshape(chosen, &[shape.batch * tokens, width]);
     }
-    let layer = config.ross.layer.unwrap_or(forward.states.len() - 1);
+    let layer = source_of_ross(config, forward.states.len() - 1);
     let positions = shape.input(g, BatchInput::RossPositions);
     let states = llava::rows_at(g, forward.states[layer], positions);
     let weights = shape.input(g, BatchInput::RossWeights);
